@@ -78,6 +78,18 @@ public sealed class CpuState
     /// <summary>NMI latched.</summary>
     public bool NmiPending { get; set; }
 
+    /// <summary>Vector of an interrupt that was acknowledged and whose delivery is still to be done (before the next instruction); -1: none.</summary>
+    public int InjectedInterrupt { get; set; } = -1;
+
+    /// <summary>The injected interrupt is a software interrupt (INT n).</summary>
+    public bool InjectedInterruptIsSoft { get; set; }
+
+    /// <summary>Vector of an exception whose delivery is still to be done; -1: none.</summary>
+    public int PendingException { get; set; } = -1;
+
+    /// <summary>Error code of <see cref="PendingException"/>; null: it has none.</summary>
+    public uint? PendingExceptionError { get; set; }
+
     /// <summary>In system-management mode.</summary>
     public bool InSmm { get; set; }
 

@@ -38,6 +38,13 @@ public sealed class PhysicalMemoryMap
     /// slots) before the handler returns or before the vCPU's next instruction.</summary>
     public event Action? Changed;
 
+    /// <summary>Raised by <see cref="SynchronizeDirtyLogs"/>: engines that learn of guest writes late (KVM) bring all
+    /// <see cref="MemoryRegion.DirtyLog"/> up to date before they return.</summary>
+    public event Action? DirtyLogsWanted;
+
+    /// <summary>Call before reading dirty logs: afterwards every guest write that came before is in them.</summary>
+    public void SynchronizeDirtyLogs() => DirtyLogsWanted?.Invoke();
+
     /// <summary>Sets all regions (any order). Throws <see cref="ArgumentException"/> when two overlap or a bound is not page-aligned.</summary>
     public void Replace(IEnumerable<MemoryRegion> regions)
     {

@@ -59,6 +59,12 @@ public interface IVcpuBus
 
     /// <summary>The guest enters or leaves system-management mode: the machine maps SMRAM accordingly.</summary>
     void SetSystemManagementMode(Vcpu cpu, bool active);
+
+    /// <summary>A level-triggered interrupt of a kernel local APIC ended; only with <see cref="InterruptControllers.Split"/>: the
+    /// I/O APIC looks for entries with this vector.</summary>
+    void EndOfInterrupt(Vcpu cpu, byte vector)
+    {
+    }
 }
 
 /// <summary>
