@@ -1,0 +1,36 @@
+namespace ImgKit.Block;
+
+/// <summary>Rules for image file names.</summary>
+public static class FileNames
+{
+    /// <summary>True for <c>nbd:...</c>, <c>https://...</c>: a colon before any slash.</summary>
+    public static bool HasProtocol(string name) => ProtocolOf(name) is not null;
+
+    /// <summary>The part before the colon, or null for a plain path.</summary>
+    public static string? ProtocolOf(string name)
+    {
+        int colon = name.IndexOf(':', StringComparison.Ordinal);
+        if (colon < 0)
+            return null;
+        int slash = name.IndexOf('/', StringComparison.Ordinal);
+        return slash >= 0 && slash < colon ? null : name[..colon];
+    }
+
+    /// <summary>A name found in an image, made usable from here: relative ones are relative to the image's folder.</summary>
+    /// <exception cref="ImageException">relative, and the image is not a plain file.</exception>
+    public static string Resolve(string image, string name)
+    {
+        if (name.Length == 0 || HasProtocol(name) || name[0] == '/')
+            return name;
+        if (image.StartsWith("json:", StringComparison.Ordinal))
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot use relative backing file names for '{image}'", image);
+        string? protocol = ProtocolOf(image);
+        string path = image;
+        if (protocol == "file")
+            path = image["file:".Length..];
+        int slash = path.LastIndexOf('/');
+        if (protocol is not null && protocol != "file" && !path.Contains("://", StringComparison.Ordinal))
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot use relative backing file names for '{image}'", image);
+        return slash < 0 ? name : path[..(slash + 1)] + name;
+    }
+}

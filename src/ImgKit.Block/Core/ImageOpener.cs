@@ -1,0 +1,281 @@
+namespace ImgKit.Block;
+
+/// <summary>
+/// Opens images, and every file that an image names. It alone knows drivers by name, and it alone decides, through
+/// <see cref="Policy"/>, what an image may refer to.
+/// </summary>
+public sealed class ImageOpener
+{
+    /// <summary>The longest chain of images that is opened; a loop ends here at the latest.</summary>
+    public const int MaxDepth = 200;
+
+    /// <summary>With all drivers and the given policy.</summary>
+    public ImageOpener(DriverCatalogue? drivers = null, ReferencePolicy? policy = null)
+    {
+        Drivers = drivers ?? DriverCatalogue.Default;
+        Policy = policy ?? ReferencePolicy.AllowAll;
+    }
+
+    /// <summary>What can be opened.</summary>
+    public DriverCatalogue Drivers { get; }
+
+    /// <summary>What images may name.</summary>
+    public ReferencePolicy Policy { get; }
+
+    /// <summary>Receives one line for each thing that the user should know though it is no error (a format was guessed).</summary>
+    public Action<string>? Warn { get; init; }
+
+    /// <summary>Opens a file name: a path, <c>protocol:...</c> or <c>json:{...}</c>.</summary>
+    /// <param name="fileName">as the user gave it.</param>
+    /// <param name="format">a driver's name, or null to probe.</param>
+    /// <param name="settings">how.</param>
+    /// <param name="options">more options, flat; may be null.</param>
+    public BlockDevice Open(string fileName, string? format, OpenSettings settings, BlockOptions? options = null)
+    {
+        var all = options?.Clone() ?? new BlockOptions();
+        if (fileName.StartsWith("json:", StringComparison.Ordinal))
+        {
+            foreach (var e in JsonFileName.Parse(fileName).Entries)
+                if (!all.Contains(e.Key))
+                    all.Set(e.Key, e.Value);
+            return OpenNode(all, format, null, settings);
+        }
+        return OpenNode(all, format, fileName, settings);
+    }
+
+    /// <summary>Opens what options describe (<c>--image-opts</c>, <c>-blockdev</c>).</summary>
+    public BlockDevice Open(BlockOptions options, OpenSettings settings)
+    {
+        var all = options.Clone();
+        string? fileName = null;
+        if (!all.ContainsChild("file") && !all.Contains("file") && all.Get("driver") is not string)
+            fileName = all.TakeString("filename");
+        return OpenNode(all, null, fileName, settings);
+    }
+
+    /// <summary>Opens a file that an image names, if the policy allows it.</summary>
+    /// <param name="kind">why.</param>
+    /// <param name="parent">the context of the image that names it.</param>
+    /// <param name="name">as it stands in the image.</param>
+    /// <param name="format">the format that the image says it has, or null to probe.</param>
+    /// <param name="settings">how (depth is counted here).</param>
+    /// <param name="options">the user's own options for this child (<c>backing.</c>...), which override the image's words.</param>
+    public BlockDevice OpenReference(ReferenceKind kind, OpenContext parent, string name, string? format, OpenSettings settings,
+        BlockOptions? options = null)
+    {
+        if (settings.Depth >= MaxDepth)
+            throw new ImageException(ImageErrorKind.Unsupported, $"the chain of images is longer than {MaxDepth}", parent.FileName);
+        var all = options?.Clone() ?? new BlockOptions();
+        settings = settings with { Depth = settings.Depth + 1 };
+        bool userNamesIt = all.ContainsChild("file") || all.Contains("filename") || all.Contains("file.filename");
+        if (userNamesIt)
+            return OpenNode(all, format, null, settings);
+        if (name.StartsWith("json:", StringComparison.Ordinal))
+        {
+            Gate(new ImageReference(kind, parent.FileName, name, format));
+            return Open(name, format, settings, all);
+        }
+        string resolved = FileNames.Resolve(parent.FileName, name);
+        Gate(new ImageReference(kind, parent.FileName, resolved, format));
+        return OpenNode(all, format, resolved, settings);
+    }
+
+    /// <summary>Creates or empties a file (by its protocol), of <paramref name="size"/> bytes, and opens it for writing.</summary>
+    public BlockDevice CreateFile(string fileName, long size = 0)
+    {
+        var (driver, options) = ProtocolFor(fileName);
+        if (driver.Create is null)
+            throw new ImageException(ImageErrorKind.Unsupported, $"Protocol driver '{driver.Name}' does not support image creation", fileName);
+        driver.Create(new CreateContext { FileName = fileName, Size = size, Options = options, Opener = this });
+        return OpenProtocol(driver, options, fileName, new OpenSettings());
+    }
+
+    /// <summary>The protocol that a file name belongs to.</summary>
+    public BlockDriver DriverForFile(string fileName) => ProtocolFor(fileName).Driver;
+
+    private void Gate(ImageReference reference)
+    {
+        if (Policy.Refuse(reference) is { } why)
+            throw new ImageException(ImageErrorKind.Denied, $"'{reference.Image}' names '{reference.Name}', which is not opened: {why}",
+                reference.Image);
+    }
+
+    private BlockDevice OpenNode(BlockOptions options, string? format, string? fileName, OpenSettings settings)
+    {
+        settings = TakeGeneralOptions(options, settings);
+        string? driverName = options.TakeString("driver");
+        if (driverName is not null && format is not null && format != driverName)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "Driver specified twice", fileName);
+        driverName ??= format;
+        BlockDriver? driver = null;
+        if (driverName is not null)
+            driver = Drivers.Find(driverName) ?? throw new ImageException(ImageErrorKind.InvalidArgument, $"Unknown driver '{driverName}'", fileName);
+
+        if (driver is { Kind: DriverKind.Protocol })
+            return OpenProtocol(driver, options, fileName, settings);
+        if (driver is { Kind: DriverKind.Filter } && fileName is not null && driver.ParseFileName is not null)
+        {
+            driver.ParseFileName(fileName, options);
+            fileName = null;
+        }
+
+        if (driver is null && fileName is not null && ProtocolFor(fileName) is ({ Kind: DriverKind.Filter } filter, var filterOptions))
+            return OpenFormat(filter, options.With(filterOptions), fileName, null, settings);
+
+        BlockDevice? storage = OpenStorage(options, fileName, driver, settings);
+        string name = fileName ?? storage?.FileName ?? "";
+        try
+        {
+            bool guessed = false;
+            if (driver is null)
+            {
+                driver = storage is null
+                    ? throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file")
+                    : Drivers.ProbeFormat(storage, name);
+                guessed = true;
+            }
+            var device = OpenFormat(driver, options, name, storage, settings, guessed);
+            if (guessed && driver.Name == "raw" && !settings.ReadOnly)
+                Warn?.Invoke($"""
+                    WARNING: Image format was not specified for '{name}' and probing guessed raw.
+                             Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
+                             Specify the 'raw' format explicitly to remove the restrictions.
+                    """);
+            return device;
+        }
+        catch
+        {
+            storage?.Dispose();
+            throw;
+        }
+    }
+
+    private BlockDevice? OpenStorage(BlockOptions options, string? fileName, BlockDriver? driver, OpenSettings settings)
+    {
+        if (options.TakeString("file") is { } reference)
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'");
+        var child = options.TakeChild("file");
+        if (fileName is null && child.IsEmpty)
+        {
+            if (driver is { Kind: DriverKind.Filter })
+                return null;
+            throw new ImageException(ImageErrorKind.InvalidArgument,
+                driver is null ? "Must specify either driver or file" : "A block device must be specified for \"file\"");
+        }
+        // A format's file is a protocol; probing another format inside it would be a surprise.
+        if (fileName is not null)
+        {
+            if (child.Get("driver") is null)
+            {
+                var (protocol, parsed) = ProtocolFor(fileName);
+                if (protocol.Kind == DriverKind.Filter)
+                    return OpenFormat(protocol, child.With(parsed), fileName, null, settings);
+                return OpenProtocol(protocol, child.With(parsed), fileName, TakeGeneralOptions(child, settings));
+            }
+            child.Set("filename", fileName);
+        }
+        if (child.Get("driver") is null)
+        {
+            string? name = child.Get("filename") as string;
+            if (name is null)
+                throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file");
+            var (protocol, parsed) = ProtocolFor(name);
+            child.TakeString("filename");
+            if (protocol.Kind == DriverKind.Filter)
+                return OpenFormat(protocol, child.With(parsed), name, null, settings);
+            var inner = TakeGeneralOptions(child, settings);
+            return OpenProtocol(protocol, child.With(parsed), name, inner);
+        }
+        return OpenNode(child, null, null, settings);
+    }
+
+    private BlockDevice OpenProtocol(BlockDriver driver, BlockOptions options, string? fileName, OpenSettings settings)
+    {
+        if (fileName is not null && options.Get("filename") is null && driver.ParseFileName is not null)
+            driver.ParseFileName(fileName, options);
+        var context = new OpenContext
+        {
+            Options = options,
+            Settings = settings,
+            Opener = this,
+            FileName = fileName ?? options.Get("filename") as string ?? "",
+        };
+        var device = driver.Open(context);
+        RefuseLeftOver(driver, options, device);
+        if (device.FileName.Length == 0)
+            device.FileName = context.FileName;
+        return device;
+    }
+
+    private BlockDevice OpenFormat(BlockDriver driver, BlockOptions options, string fileName, BlockDevice? storage, OpenSettings settings,
+        bool isProbed = false)
+    {
+        var device = driver.Open(new OpenContext
+        {
+            Options = options,
+            Settings = settings,
+            Opener = this,
+            Storage = storage,
+            FileName = fileName,
+            IsProbed = isProbed,
+        });
+        RefuseLeftOver(driver, options, device);
+        if (device.FileName.Length == 0)
+            device.FileName = fileName;
+        return device;
+    }
+
+    private static void RefuseLeftOver(BlockDriver driver, BlockOptions options, BlockDevice device)
+    {
+        if (options.IsEmpty)
+            return;
+        device.Dispose();
+        throw new ImageException(ImageErrorKind.InvalidArgument,
+            driver.Kind == DriverKind.Protocol
+                ? $"Block protocol '{driver.Name}' doesn't support the option '{options.Entries[0].Key}'"
+                : $"Block format '{driver.Name}' does not support the option '{options.Entries[0].Key}'");
+    }
+
+    /// <summary>The protocol that a file name belongs to, and the options that the name stands for.</summary>
+    private (BlockDriver Driver, BlockOptions Options) ProtocolFor(string fileName)
+    {
+        var options = new BlockOptions();
+        if (FileNames.ProtocolOf(fileName) is { } protocol)
+        {
+            foreach (var d in Drivers.All)
+                foreach (string prefix in d.FileNamePrefixes)
+                    if (prefix.AsSpan(0, prefix.Length - 1).SequenceEqual(protocol))
+                    {
+                        if (d.ParseFileName is null)
+                            options.Set("filename", fileName);
+                        else
+                            d.ParseFileName(fileName, options);
+                        return (d, options);
+                    }
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"Unknown protocol '{protocol}'", fileName);
+        }
+        options.Set("filename", fileName);
+        return (Drivers.Get(Protocols.File.FileProtocol.DriverFor(fileName)), options);
+    }
+
+    /// <summary>Takes out the options that every node has.</summary>
+    private static OpenSettings TakeGeneralOptions(BlockOptions options, OpenSettings settings)
+    {
+        if (options.TakeBool("read-only") is { } readOnly)
+            settings = settings with { ReadOnly = readOnly };
+        if (options.TakeBool("auto-read-only") is { } && settings.ReadOnly)
+            settings = settings with { ReadOnly = true };
+        if (options.TakeBool("force-share") is { } share)
+            settings = settings with { ForceShare = share };
+        if (options.TakeBool("cache.direct") is { } direct)
+            settings = settings with { Direct = direct };
+        if (options.TakeBool("cache.no-flush") is { } noFlush)
+            settings = settings with { NoFlush = noFlush };
+        if (options.TakeString("discard") is { } discard)
+            settings = settings with { Unmap = discard is "unmap" or "on" };
+        if (options.TakeString("detect-zeroes") is { } detect)
+            settings = settings with { DetectZeroes = detect switch { "on" => 1, "unmap" => 2, _ => 0 } };
+        _ = options.TakeString("node-name");
+        return settings;
+    }
+}

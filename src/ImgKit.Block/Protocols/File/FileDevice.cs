@@ -1,0 +1,413 @@
+using ImgKit.Host;
+
+namespace ImgKit.Block.Protocols.File;
+
+/// <summary>
+/// A file or block device of the host. A regular file grows when written behind its end, and reads as zeroes there.
+/// </summary>
+public sealed class FileDevice : BlockDevice
+{
+    private readonly HostFile _file;
+    private readonly OpenSettings _settings;
+    private readonly string _driver;
+    private readonly Lock _unaligned = new();
+    private long _length;
+    private bool _noZeroRange;
+    private bool _noPunchHole;
+
+    internal FileDevice(HostFile file, OpenSettings settings, string driver)
+    {
+        _file = file;
+        _settings = settings;
+        _driver = driver;
+        _length = file.GetLength();
+        int sector = file.GetSectorSize();
+        bool device = file.Kind == HostFileKind.BlockDevice;
+        Limits = new BlockLimits(file.IsDirect || device ? sector : 1, 2 << 20, 0, device ? sector : 4096);
+    }
+
+    /// <summary>The open file, for copying inside the kernel.</summary>
+    public HostFile Host => _file;
+
+    /// <inheritdoc/>
+    public override string DriverName => _driver;
+
+    /// <inheritdoc/>
+    public override long Length => Volatile.Read(ref _length);
+
+    /// <inheritdoc/>
+    public override bool IsReadOnly => !_file.IsWritable;
+
+    /// <inheritdoc/>
+    public override BlockLimits Limits { get; }
+
+    /// <inheritdoc/>
+    public override long AllocatedHostBytes => _file.GetAllocatedBytes();
+
+    /// <inheritdoc/>
+    public override void Read(long offset, Span<byte> destination)
+    {
+        try
+        {
+            int n = _file.IsDirect ? ReadDirect(offset, destination) : _file.Read(offset, destination);
+            destination[n..].Clear();
+        }
+        catch (HostException e)
+        {
+            throw Failed("read", offset, destination.Length, e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void Write(long offset, ReadOnlySpan<byte> source)
+    {
+        CheckWritable();
+        try
+        {
+            if (_file.IsDirect)
+                WriteDirect(offset, source);
+            else
+                _file.Write(offset, source);
+            if (_settings.WriteThrough)
+                _file.Sync();
+        }
+        catch (HostException e)
+        {
+            throw Failed("write", offset, source.Length, e);
+        }
+        Grown(offset + source.Length);
+    }
+
+    /// <inheritdoc/>
+    public override unsafe void ReadVector(long offset, ReadOnlySpan<IoBuffer> buffers)
+    {
+        if (_file.IsDirect || buffers.Length > 256)
+        {
+            base.ReadVector(offset, buffers);
+            return;
+        }
+        Span<(nint, int)> vectors = stackalloc (nint, int)[buffers.Length];
+        long total = 0;
+        for (int i = 0; i < buffers.Length; i++)
+        {
+            vectors[i] = ((nint)buffers[i].Address, buffers[i].Length);
+            total += buffers[i].Length;
+        }
+        long done;
+        try
+        {
+            done = _file.ReadVector(offset, vectors);
+        }
+        catch (HostException e)
+        {
+            throw Failed("read", offset, total, e);
+        }
+        foreach (var b in buffers)
+        {
+            if (done < b.Length)
+                b.Span[(int)Math.Max(done, 0)..].Clear();
+            done -= b.Length;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override unsafe void WriteVector(long offset, ReadOnlySpan<IoBuffer> buffers)
+    {
+        CheckWritable();
+        if (_file.IsDirect || buffers.Length > 256)
+        {
+            base.WriteVector(offset, buffers);
+            return;
+        }
+        Span<(nint, int)> vectors = stackalloc (nint, int)[buffers.Length];
+        long total = 0;
+        for (int i = 0; i < buffers.Length; i++)
+        {
+            vectors[i] = ((nint)buffers[i].Address, buffers[i].Length);
+            total += buffers[i].Length;
+        }
+        try
+        {
+            _file.WriteVector(offset, vectors);
+            if (_settings.WriteThrough)
+                _file.Sync();
+        }
+        catch (HostException e)
+        {
+            throw Failed("write", offset, total, e);
+        }
+        Grown(offset + total);
+    }
+
+    /// <inheritdoc/>
+    public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
+    {
+        CheckWritable();
+        if (count == 0)
+            return;
+        try
+        {
+            if (!ZeroInKernel(offset, count, options.HasFlag(ZeroOptions.MayUnmap) && _settings.Unmap))
+            {
+                if (options.HasFlag(ZeroOptions.NoFallback))
+                    throw new NotSupportedException("the host cannot zero a range without writing it");
+                ZeroBuffer.WriteTo(this, offset, count);
+                return;
+            }
+            if (_settings.WriteThrough)
+                _file.Sync();
+        }
+        catch (HostException e)
+        {
+            throw Failed("zero", offset, count, e);
+        }
+        Grown(offset + count);
+    }
+
+    private bool ZeroInKernel(long offset, long count, bool mayUnmap)
+    {
+        bool regular = _file.Kind == HostFileKind.Regular;
+        if (regular && mayUnmap && !_noPunchHole)
+        {
+            if (_file.TryPunchHole(offset, count))
+            {
+                if (offset + count > _file.GetLength())
+                    _file.SetLength(offset + count);
+                return true;
+            }
+            _noPunchHole = true;
+        }
+        if (!_noZeroRange && (regular || _file.Kind == HostFileKind.BlockDevice))
+        {
+            if (_file.TryZeroRange(offset, count, mayUnmap))
+                return true;
+            _noZeroRange = true;
+        }
+        // A file system without zero range: behind the end, growing gives zeroes all the same.
+        if (regular && offset >= _file.GetLength())
+        {
+            _file.SetLength(offset + count);
+            return true;
+        }
+        return false;
+    }
+
+    /// <inheritdoc/>
+    public override void Discard(long offset, long count)
+    {
+        CheckWritable();
+        if (!_settings.Unmap || _noPunchHole)
+            return;
+        try
+        {
+            count = Math.Min(count, Length - offset);
+            if (count > 0 && !_file.TryPunchHole(offset, count))
+                _noPunchHole = true;
+        }
+        catch (HostException e)
+        {
+            throw Failed("discard", offset, count, e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void Flush()
+    {
+        if (_settings.NoFlush || !_file.IsWritable)
+            return;
+        try
+        {
+            _file.Sync();
+        }
+        catch (HostException e)
+        {
+            throw Failed("flush", 0, 0, e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override BlockExtent GetExtent(long offset, long count)
+    {
+        const ExtentKind data = ExtentKind.Data | ExtentKind.Allocated | ExtentKind.OffsetValid;
+        const ExtentKind hole = ExtentKind.Zero | ExtentKind.Allocated | ExtentKind.OffsetValid;
+        if (_file.Kind != HostFileKind.Regular)
+            return new(count, data, offset);
+        long start = _file.Seek(offset, data: true);
+        if (start == -2)
+            return new(count, data, offset);
+        if (start == -1)
+        {
+            // No data behind here; the part behind the end of the file is no hole of it, but reads as zeroes, too.
+            return new(count, hole, offset);
+        }
+        if (start > offset)
+            return new(Math.Min(count, start - offset), hole, offset);
+        long end = _file.Seek(offset, data: false);
+        return new(end <= offset ? count : Math.Min(count, end - offset), data, offset);
+    }
+
+    /// <inheritdoc/>
+    public override void Resize(long length, ResizeOptions options = default)
+    {
+        CheckWritable();
+        long now = _file.GetLength();
+        try
+        {
+            if (_file.Kind != HostFileKind.Regular)
+            {
+                if (options.Preallocation != Preallocation.Off)
+                    throw new ImageException(ImageErrorKind.Unsupported, "Preallocation mode is not supported for device files", FileName);
+                if (length > now)
+                    throw new ImageException(ImageErrorKind.Unsupported, "Cannot grow device files", FileName);
+                if (length != now && options.Exact)
+                    throw new ImageException(ImageErrorKind.Unsupported, "Cannot resize device files", FileName);
+                return;
+            }
+            if (length > now)
+                Grow(_file, now, length, options.Preallocation);
+            else
+                _file.SetLength(length);
+            Volatile.Write(ref _length, length);
+        }
+        catch (HostException e)
+        {
+            throw new ImageException(ImageErrorKind.Io, $"Could not resize file: {e.Message}", FileName, inner: e) { Errno = e.Errno };
+        }
+    }
+
+    /// <summary>Makes a file longer; when the space cannot be had, it is as long as before.</summary>
+    internal static void Grow(HostFile file, long from, long to, Preallocation preallocation)
+    {
+        if (preallocation is Preallocation.Off or Preallocation.Metadata)
+        {
+            file.SetLength(to);
+            return;
+        }
+        try
+        {
+            if (to > from && preallocation == Preallocation.Falloc && !file.TryAllocate(from, to - from, keepSize: false))
+                throw new ImageException(ImageErrorKind.Unsupported, "Could not preallocate data for the new file: Operation not supported", file.Path);
+            if (preallocation == Preallocation.Full)
+            {
+                for (long at = from; at < to;)
+                {
+                    int n = (int)Math.Min(1 << 20, to - at);
+                    file.Write(at, ZeroBuffer.Span(n));
+                    at += n;
+                }
+                file.Sync();
+            }
+        }
+        catch
+        {
+            file.SetLength(from);
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing) => _file.Dispose();
+
+    private void Grown(long end)
+    {
+        long now = Volatile.Read(ref _length);
+        while (end > now && _file.Kind == HostFileKind.Regular)
+        {
+            long seen = Interlocked.CompareExchange(ref _length, end, now);
+            if (seen == now)
+                return;
+            now = seen;
+        }
+    }
+
+    private void CheckWritable()
+    {
+        if (!_file.IsWritable)
+            throw new ImageException(ImageErrorKind.ReadOnly, "the file is open for reading only", FileName) { Errno = 30 };
+    }
+
+    private ImageException Failed(string what, long offset, long count, HostException e) =>
+        new(ImageErrorKind.Io, e.Message, FileName, offset, e) { Errno = e.Errno, Operation = $"{what} of {count} bytes at offset {offset} of '{FileName}'" };
+
+    private int ReadDirect(long offset, Span<byte> destination)
+    {
+        long align = Limits.RequestAlignment;
+        if (IsAligned(offset, destination, align))
+            return _file.Read(offset, destination);
+        long start = offset & -align;
+        long end = (offset + destination.Length + align - 1) & -align;
+        using var bounce = new BounceBuffer(end - start);
+        int total = 0;
+        // In pieces, so that a large request does not need as much memory again.
+        for (long at = start; at < end; at += bounce.Length)
+        {
+            int want = (int)Math.Min(bounce.Length, end - at);
+            int got = _file.Read(at, bounce.Span[..want]);
+            int skip = (int)Math.Max(0, offset - at);
+            int n = Math.Min(got - skip, destination.Length - total);
+            if (n <= 0)
+                break;
+            bounce.Span.Slice(skip, n).CopyTo(destination[total..]);
+            total += n;
+            if (got < want)
+                break;
+        }
+        return total;
+    }
+
+    private void WriteDirect(long offset, ReadOnlySpan<byte> source)
+    {
+        long align = Limits.RequestAlignment;
+        if (IsAligned(offset, source, align))
+        {
+            _file.Write(offset, source);
+            return;
+        }
+        // Sectors at the edges are read, changed and written: not by two at a time. The size is restored, for a
+        // whole sector at the end may be more than was asked for.
+        lock (_unaligned)
+        {
+            long size = Math.Max(_file.GetLength(), offset + source.Length);
+            while (source.Length > 0)
+            {
+                long start = offset & -align;
+                long end = Math.Min(start + BounceBuffer.MaxLength, (offset + source.Length + align - 1) & -align);
+                using var bounce = new BounceBuffer(end - start);
+                var span = bounce.Span[..(int)(end - start)];
+                int skip = (int)(offset - start);
+                int n = Math.Min(span.Length - skip, source.Length);
+                if (skip != 0 || n != span.Length)
+                {
+                    int got = _file.Read(start, span);
+                    span[got..].Clear();
+                }
+                source[..n].CopyTo(span[skip..]);
+                _file.Write(start, span);
+                source = source[n..];
+                offset += n;
+            }
+            if (_file.Kind == HostFileKind.Regular && _file.GetLength() > size)
+                _file.SetLength(size);
+        }
+    }
+
+    private static unsafe bool IsAligned(long offset, ReadOnlySpan<byte> memory, long align)
+    {
+        fixed (byte* p = memory)
+            return (((ulong)offset | (ulong)memory.Length | (ulong)p) & (ulong)(align - 1)) == 0;
+    }
+
+    private readonly ref struct BounceBuffer
+    {
+        public const int MaxLength = 1 << 20;
+        private readonly AlignedBuffer _buffer;
+
+        public BounceBuffer(long length) => _buffer = new AlignedBuffer((int)Math.Min(length, MaxLength));
+
+        public int Length => _buffer.Length;
+
+        public Span<byte> Span => _buffer.Span;
+
+        public void Dispose() => _buffer.Dispose();
+    }
+}

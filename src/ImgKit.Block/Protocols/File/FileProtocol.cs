@@ -1,0 +1,143 @@
+using ImgKit.Host;
+
+namespace ImgKit.Block.Protocols.File;
+
+/// <summary>Regular files (<c>file</c>) and block devices of the host (<c>host_device</c>).</summary>
+public static class FileProtocol
+{
+    private static readonly IReadOnlyList<DriverOption> OpenOptions =
+    [
+        new("filename", OptionType.String, "File name of the image"),
+        new("locking", OptionType.Enum, "file locking mode (on/off/auto, default: auto)", "auto", ["on", "off", "auto"]),
+        new("aio", OptionType.Enum, "host AIO implementation (threads, native, io_uring); all are served by the calling threads", "threads",
+            ["threads", "native", "io_uring"]),
+        new("x-check-cache-dropped", OptionType.Bool, "check that page cache was dropped on live migration"),
+    ];
+
+    /// <summary>Regular files.</summary>
+    public static BlockDriver File { get; } = new()
+    {
+        Name = "file",
+        Kind = DriverKind.Protocol,
+        Description = "A regular file of the host",
+        FileNamePrefixes = ["file:"],
+        ParseFileName = (name, options) => options.Set("filename", WithoutPrefix(name, "file:")),
+        Open = context => Open(context, "file"),
+        OpenOptions = OpenOptions,
+        Create = Create,
+        CreateOptions =
+        [
+            new("size", OptionType.Size, "Virtual disk size"),
+            new("preallocation", OptionType.Enum, "Preallocation mode (allowed values: off, falloc, full)", "off", ["off", "falloc", "full"]),
+            new("nocow", OptionType.Bool, "Turn off copy-on-write (valid only on btrfs)"),
+            new("extent_size_hint", OptionType.Size, "Extent size hint for the image file, 0 to disable", "1M"),
+        ],
+    };
+
+    /// <summary>Block devices.</summary>
+    public static BlockDriver HostDevice { get; } = new()
+    {
+        Name = "host_device",
+        Kind = DriverKind.Protocol,
+        Description = "A block device of the host",
+        FileNamePrefixes = ["host_device:"],
+        ParseFileName = (name, options) => options.Set("filename", WithoutPrefix(name, "host_device:")),
+        Open = context => Open(context, "host_device"),
+        OpenOptions = OpenOptions,
+        Create = CreateOnDevice,
+        CreateOptions = [new("size", OptionType.Size, "Virtual disk size")],
+    };
+
+    /// <summary>The driver for a plain path.</summary>
+    public static string DriverFor(string path) =>
+        HostFile.KindOfPath(path) == HostFileKind.BlockDevice ? "host_device" : "file";
+
+    private static string WithoutPrefix(string name, string prefix) =>
+        name.StartsWith(prefix, StringComparison.Ordinal) ? name[prefix.Length..] : name;
+
+    private static FileDevice Open(OpenContext context, string driver)
+    {
+        string name = context.Options.TakeString("filename")
+            ?? throw new ImageException(ImageErrorKind.InvalidArgument, $"The '{driver}' block driver requires a file name");
+        string locking = context.Options.TakeString("locking") ?? "auto";
+        _ = context.Options.TakeString("aio");
+        _ = context.Options.TakeString("x-check-cache-dropped");
+        HostFile file = OpenHostFile(name, context.Settings);
+        try
+        {
+            if (file.Kind != HostFileKind.BlockDevice && driver == "host_device")
+                throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be either a character or block device");
+            if (locking != "off")
+                ImageLocks.Take(file, context.Settings);
+            return new FileDevice(file, context.Settings, driver) { FileName = name };
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private static HostFile OpenHostFile(string name, OpenSettings settings)
+    {
+        var mode = (settings.ReadOnly ? HostFileMode.Read : HostFileMode.ReadWrite) | (settings.Direct ? HostFileMode.Direct : 0);
+        try
+        {
+            return HostFile.Open(name, mode);
+        }
+        catch (HostException e)
+        {
+            string why = e.Errno == 22 && settings.Direct ? "the file system does not support O_DIRECT" : e.Message;
+            throw new ImageException(e.Errno == 2 ? ImageErrorKind.NotFound : ImageErrorKind.Io, $"Could not open '{name}': {why}", name, inner: e)
+            {
+                Errno = e.Errno,
+            };
+        }
+    }
+
+    private static void Create(CreateContext context)
+    {
+        string name = context.Options.TakeString("filename") ?? WithoutPrefix(context.FileName, "file:");
+        var preallocation = PreallocationOption.Parse(context.Options.TakeString("preallocation"), allowMetadata: false);
+        _ = context.Options.TakeString("nocow");
+        _ = context.Options.TakeString("extent_size_hint");
+        _ = context.Options.TakeString("size");
+        using HostFile file = CreateHostFile(name);
+        ImageLocks.Take(file, new OpenSettings());
+        try
+        {
+            file.SetLength(0);
+            FileDevice.Grow(file, 0, context.Size, preallocation);
+        }
+        catch (HostException e)
+        {
+            throw new ImageException(ImageErrorKind.Io, $"Could not resize file: {e.Message}", name, inner: e) { Errno = e.Errno };
+        }
+    }
+
+    private static HostFile CreateHostFile(string name)
+    {
+        try
+        {
+            return HostFile.Open(name, HostFileMode.ReadWrite | HostFileMode.Create);
+        }
+        catch (HostException e)
+        {
+            throw new ImageException(ImageErrorKind.Io, $"Could not create '{name}': {e.Message}", name, inner: e) { Errno = e.Errno };
+        }
+    }
+
+    /// <summary>A device is there already; it only must be large enough.</summary>
+    private static void CreateOnDevice(CreateContext context)
+    {
+        string name = context.Options.TakeString("filename") ?? WithoutPrefix(context.FileName, "host_device:");
+        _ = context.Options.TakeString("size");
+        using HostFile file = OpenHostFile(name, new OpenSettings());
+        if (file.Kind != HostFileKind.BlockDevice)
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"'{name}' is not a block device", name);
+        if (file.GetLength() < context.Size)
+            throw new ImageException(ImageErrorKind.Io, "Device is too small", name);
+        // What looked like an image before must not be found by probing afterwards.
+        file.Write(0, ZeroBuffer.Span((int)Math.Min(512, file.GetLength())));
+    }
+}
