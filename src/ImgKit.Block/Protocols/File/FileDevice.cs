@@ -394,7 +394,7 @@ public sealed class FileDevice : BlockDevice
     private static unsafe bool IsAligned(long offset, ReadOnlySpan<byte> memory, long align)
     {
         fixed (byte* p = memory)
-            return (((ulong)offset | (ulong)memory.Length | (ulong)p) & (ulong)(align - 1)) == 0;
+            return ((offset | (long)(uint)memory.Length | (long)p) & (align - 1)) == 0;
     }
 
     private readonly ref struct BounceBuffer
