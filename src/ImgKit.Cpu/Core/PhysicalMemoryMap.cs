@@ -60,6 +60,20 @@ public sealed class PhysicalMemoryMap
         Changed?.Invoke();
     }
 
+    /// <summary>Raised by <see cref="NotifyDeviceWrite"/>.</summary>
+    public event Action<ulong, ulong>? DeviceWrote;
+
+    /// <summary>Raised by <see cref="BeginDirtyScan"/>.</summary>
+    public event Action? DirtyScan;
+
+    /// <summary>Called by whoever but a vCPU writes guest memory (DMA, loaders while the machine runs), after the write and before the
+    /// guest is told of it: engines drop code that they translated from there.</summary>
+    public void NotifyDeviceWrite(ulong physicalAddress, ulong length) => DeviceWrote?.Invoke(physicalAddress, length);
+
+    /// <summary>Called by a reader of a dirty log after it has cleared the bytes it found set and before it looks at the pages: engines stop
+    /// writing logged pages without marking them.</summary>
+    public void BeginDirtyScan() => DirtyScan?.Invoke();
+
     /// <summary>The region of an address; false where there is none (MMIO).</summary>
     public bool TryFind(ulong address, out MemoryRegion region)
     {
