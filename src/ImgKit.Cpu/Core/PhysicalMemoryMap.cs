@@ -45,13 +45,6 @@ public sealed class PhysicalMemoryMap
     /// <summary>Call before reading dirty logs: afterwards every guest write that came before is in them.</summary>
     public void SynchronizeDirtyLogs() => DirtyLogsWanted?.Invoke();
 
-    /// <summary>Raised after a device has written guest memory (start, length; not across a region's end), on any thread: engines drop
-    /// code they translated from there.</summary>
-    public event Action<ulong, ulong>? DeviceWrote;
-
-    /// <summary>Raises <see cref="DeviceWrote"/>.</summary>
-    public void NotifyDeviceWrite(ulong start, ulong length) => DeviceWrote?.Invoke(start, length);
-
     /// <summary>Sets all regions (any order). Throws <see cref="ArgumentException"/> when two overlap or a bound is not page-aligned.</summary>
     public void Replace(IEnumerable<MemoryRegion> regions)
     {
