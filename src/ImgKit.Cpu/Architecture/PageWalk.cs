@@ -10,11 +10,11 @@ public enum PageAccess : byte
     /// <summary>Data write.</summary>
     Write = 1,
 
-    /// <summary>Instruction fetch.</summary>
-    Fetch = 2,
-
     /// <summary>With CPL 3 (and not one of the accesses that are always the supervisor's).</summary>
-    User = 4,
+    User = 2,
+
+    /// <summary>Instruction fetch.</summary>
+    Fetch = 4,
 
     /// <summary>The processor's own access to a system structure: SMAP heeds no RFLAGS.AC.</summary>
     Implicit = 8,
@@ -23,32 +23,17 @@ public enum PageAccess : byte
     Probe = 16,
 }
 
-/// <summary>What all levels of a translation allow together.</summary>
-[Flags]
-public enum PageRights : byte
-{
-    None = 0,
-
-    /// <summary>R/W set at every level.</summary>
-    Writable = 1,
-
-    /// <summary>U/S set at every level: a user page.</summary>
-    User = 2,
-
-    /// <summary>XD (NX) set at no level.</summary>
-    Executable = 4,
-
-    /// <summary>Stays in the TLB when CR3 is loaded (G with CR4.PGE).</summary>
-    Global = 8,
-
-    /// <summary>The dirty bit is set: writes need no further walk.</summary>
-    Dirty = 16,
-}
-
 /// <summary>Result of a page walk.</summary>
-/// <param name="Physical">address of the byte asked for.</param>
+/// <param name="Physical">address of the byte asked for (A20 not applied).</param>
 /// <param name="PageShift">log2 of the page's size: 12, 21, 22 or 30.</param>
-/// <param name="Rights">what the page allows.</param>
-/// <param name="Faulted">no translation: #PF with <paramref name="ErrorCode"/>.</param>
-/// <param name="ErrorCode">of the page fault (Intel SDM 3A 4.7).</param>
-public readonly record struct PageWalk(ulong Physical, byte PageShift, PageRights Rights, bool Faulted, uint ErrorCode);
+/// <param name="User">U/S is set at every level: a user page.</param>
+/// <param name="Writable">the privilege asked with may write, and the dirty bit is set: writes need no further walk.</param>
+/// <param name="Executable">the privilege asked with may fetch.</param>
+/// <param name="Global">stays in the TLB when CR3 is loaded (G with CR4.PGE).</param>
+/// <param name="ErrorCode">of the page fault, when there is no translation (Intel SDM 3A 4.7).</param>
+public readonly record struct PageTranslation(
+    ulong Physical, byte PageShift, bool User, bool Writable, bool Executable, bool Global, uint ErrorCode)
+{
+    /// <summary>Bytes of the page.</summary>
+    public ulong PageSize => 1UL << PageShift;
+}

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using ImgKit.Cpu.Models;
 
 namespace ImgKit.Cpu.Architecture;
@@ -15,47 +14,49 @@ public static unsafe class PageWalker
 
     private const uint ErrorPresent = 1, ErrorWrite = 2, ErrorUser = 4, ErrorReserved = 8, ErrorFetch = 16;
 
-    /// <summary>Walks the page tables for one access, and sets accessed and dirty bits when it is allowed.</summary>
-    /// <param name="services">the processor.</param>
-    /// <param name="linear">linear address; canonical in long mode, below 4 GiB otherwise.</param>
-    /// <param name="access">what for.</param>
-    public static PageWalk Walk(CpuServices services, ulong linear, PageAccess access)
+    private enum Outcome
     {
-        var c = services.Context;
-        if ((c->Cr0 & Cr0.Pg) == 0)
-        {
-            return new PageWalk((uint)linear, 12, PageRights.Writable | PageRights.User | PageRights.Executable | PageRights.Dirty, false, 0);
-        }
-        PageWalk result;
-        // An entry that changed under our hands (another processor's write) starts the walk anew.
-        if ((c->Cr4 & Cr4.Pae) == 0)
-        {
-            while (!TryWalk32(services, (uint)linear, access, out result))
-            {
-            }
-        }
-        else
-        {
-            while (!TryWalk64(services, linear, access, out result))
-            {
-            }
-        }
-        return result;
+        Translated,
+        Fault,
+        Retry,
     }
 
-    /// <summary>Translates for a debugger: as a supervisor's read, without side effects. False where nothing is mapped.</summary>
-    public static bool TryTranslate(CpuServices services, ulong linear, out ulong physical)
+    /// <summary>Walks the page tables for one access, and sets accessed and dirty bits when it is allowed.</summary>
+    /// <param name="c">state.</param>
+    /// <param name="s">the processor.</param>
+    /// <param name="linear">linear address; canonical in long mode, below 4 GiB otherwise.</param>
+    /// <param name="access">what for.</param>
+    /// <param name="result">the translation, or the error code of the page fault.</param>
+    /// <returns>false: page fault.</returns>
+    public static bool Translate(CpuContext* c, CpuServices s, ulong linear, PageAccess access, out PageTranslation result)
     {
-        var c = services.Context;
-        physical = 0;
+        if ((c->Cr0 & Cr0.Pg) == 0)
+        {
+            result = new PageTranslation((uint)linear, 12, true, true, true, false, 0);
+            return true;
+        }
+        // An entry that changed under our hands (another processor's write) starts the walk anew.
+        Outcome outcome;
+        do
+        {
+            outcome = (c->Cr4 & Cr4.Pae) == 0
+                ? Walk32(c, s, (uint)linear, access, out result)
+                : Walk64(c, s, linear, access, out result);
+        }
+        while (outcome == Outcome.Retry);
+        return outcome == Outcome.Translated;
+    }
+
+    /// <summary>Translates for a debugger, without side effects; -1 where nothing is mapped.</summary>
+    public static long Peek(CpuContext* c, CpuServices s, ulong linear)
+    {
         if ((c->Efer & Efer.Lma) != 0 && !IsCanonical(c, linear))
-            return false;
-        // Rights do not matter to a debugger, only that there is a page: ask with those rights that always pass.
-        var walk = Walk(services, linear, PageAccess.Read | PageAccess.Probe);
-        if (walk.Faulted && (walk.ErrorCode & (ErrorPresent | ErrorReserved)) == ErrorPresent)
-            walk = Walk(services, linear, PageAccess.Read | PageAccess.Probe | PageAccess.User);
-        physical = walk.Physical;
-        return !walk.Faulted;
+            return -1;
+        // Rights do not matter to a debugger: what is forbidden to the supervisor by SMAP is open to the user.
+        if (Translate(c, s, linear, PageAccess.Read | PageAccess.Probe, out var result)
+            || Translate(c, s, linear, PageAccess.User | PageAccess.Probe, out result))
+            return (long)result.Physical;
+        return -1;
     }
 
     /// <summary>Whether an address is in canonical form for the paging mode in force.</summary>
@@ -65,11 +66,10 @@ public static unsafe class PageWalker
         return (ulong)((long)(linear << shift) >> shift) == linear;
     }
 
-    private static bool TryWalk32(CpuServices s, uint linear, PageAccess access, out PageWalk result)
+    private static Outcome Walk32(CpuContext* c, CpuServices s, uint linear, PageAccess access, out PageTranslation result)
     {
-        var c = s.Context;
         ulong directory = (c->Cr3 & 0xFFFFF000) | ((linear >> 20) & 0xFFC);
-        ulong pde = ReadEntry(s, directory, 4);
+        ulong pde = s.ReadPhysical(directory, 4);
         if ((pde & Present) == 0)
             return Fault(c, access, 0, out result);
         if ((pde & LargePage) != 0 && (c->Cr4 & Cr4.Pse) != 0)
@@ -80,18 +80,17 @@ public static unsafe class PageWalker
             if ((pde & reserved) != 0)
                 return Fault(c, access, ErrorPresent | ErrorReserved, out result);
             ulong physical = (pde & 0xFFC00000) | ((pde & 0x1FE000) << 19) | (linear & 0x3FFFFF);
-            return Finish(s, access, pde, pde, physical, 22, [new(directory, pde)], 4, out result);
+            return Finish(c, s, access, pde, pde, physical, 22, [new(directory, pde)], 4, out result);
         }
         ulong table = (pde & 0xFFFFF000) | ((linear >> 10) & 0xFFC);
-        ulong pte = ReadEntry(s, table, 4);
+        ulong pte = s.ReadPhysical(table, 4);
         if ((pte & Present) == 0)
             return Fault(c, access, 0, out result);
-        return Finish(s, access, pde & pte, pte, (pte & 0xFFFFF000) | (linear & 0xFFF), 12, [new(directory, pde), new(table, pte)], 4, out result);
+        return Finish(c, s, access, pde & pte, pte, (pte & 0xFFFFF000) | (linear & 0xFFF), 12, [new(directory, pde), new(table, pte)], 4, out result);
     }
 
-    private static bool TryWalk64(CpuServices s, ulong linear, PageAccess access, out PageWalk result)
+    private static Outcome Walk64(CpuContext* c, CpuServices s, ulong linear, PageAccess access, out PageTranslation result)
     {
-        var c = s.Context;
         bool longMode = (c->Efer & Efer.Lma) != 0;
         ulong reserved = AddressMask & ~((1UL << s.Model.PhysicalAddressBits) - 1);
         if ((c->Efer & Efer.Nxe) == 0)
@@ -121,7 +120,7 @@ public static unsafe class PageWalker
         while (true)
         {
             ulong address = table | ((linear >> shift) & 0x1FF) << 3;
-            ulong entry = ReadEntry(s, address, 8);
+            ulong entry = s.ReadPhysical(address, 8);
             if ((entry & Present) == 0)
                 return Fault(c, access, 0, out result);
             bool leaf = shift == 12;
@@ -140,14 +139,15 @@ public static unsafe class PageWalker
             {
                 ulong offset = (1UL << shift) - 1;
                 ulong physical = (entry & AddressMask & ~offset) | (linear & offset);
-                return Finish(s, access, all | none, entry, physical, shift, path[..depth], 8, out result);
+                return Finish(c, s, access, all | none, entry, physical, shift, path[..depth], 8, out result);
             }
             table = entry & AddressMask;
             shift -= 9;
         }
     }
 
-    /// <summary>Checks rights, sets accessed and dirty bits. False: an entry changed meanwhile, walk again.</summary>
+    /// <summary>Checks rights, sets accessed and dirty bits. Retry: an entry changed meanwhile.</summary>
+    /// <param name="c">state.</param>
     /// <param name="s">the processor.</param>
     /// <param name="access">what for.</param>
     /// <param name="combined">R/W and U/S of all levels, and XD of any.</param>
@@ -157,10 +157,9 @@ public static unsafe class PageWalker
     /// <param name="path">entries used, the leaf last.</param>
     /// <param name="size">bytes of an entry.</param>
     /// <param name="result">the translation.</param>
-    private static bool Finish(CpuServices s, PageAccess access, ulong combined, ulong leaf, ulong physical, int shift,
-        ReadOnlySpan<Entry> path, int size, out PageWalk result)
+    private static Outcome Finish(CpuContext* c, CpuServices s, PageAccess access, ulong combined, ulong leaf, ulong physical, int shift,
+        ReadOnlySpan<Entry> path, int size, out PageTranslation result)
     {
-        var c = s.Context;
         if (!IsAllowed(c, access, combined))
             return Fault(c, access, ErrorPresent, out result);
         bool dirty = (leaf & DirtyBit) != 0 || (access & PageAccess.Write) != 0;
@@ -169,26 +168,22 @@ public static unsafe class PageWalker
             for (int i = 0; i < path.Length; i++)
             {
                 ulong set = Accessed | (i == path.Length - 1 && (access & PageAccess.Write) != 0 ? DirtyBit : 0);
-                if ((path[i].Value & set) != set && !TrySet(s, path[i].Address, path[i].Value, path[i].Value | set, size))
+                if ((path[i].Value & set) != set && !s.CompareExchangePhysical(path[i].Address, path[i].Value, path[i].Value | set, size))
                 {
                     result = default;
-                    return false;
+                    return Outcome.Retry;
                 }
             }
         }
-        var rights = PageRights.None;
-        if ((combined & ReadWrite) != 0)
-            rights |= PageRights.Writable;
-        if ((combined & UserBit) != 0)
-            rights |= PageRights.User;
-        if ((combined & NoExecute) == 0)
-            rights |= PageRights.Executable;
-        if ((leaf & GlobalBit) != 0 && (c->Cr4 & Cr4.Pge) != 0)
-            rights |= PageRights.Global;
-        if (dirty)
-            rights |= PageRights.Dirty;
-        result = new PageWalk(physical, (byte)shift, rights, false, 0);
-        return true;
+        result = new PageTranslation(
+            physical,
+            (byte)shift,
+            (combined & UserBit) != 0,
+            dirty && IsAllowed(c, access & ~PageAccess.Fetch | PageAccess.Write, combined),
+            IsAllowed(c, access & ~PageAccess.Write | PageAccess.Fetch, combined),
+            (leaf & GlobalBit) != 0 && (c->Cr4 & Cr4.Pge) != 0,
+            0);
+        return Outcome.Translated;
     }
 
     // Intel SDM 3A 4.6.1.
@@ -211,7 +206,7 @@ public static unsafe class PageWalker
         return !write || (combined & ReadWrite) != 0 || (c->Cr0 & Cr0.Wp) == 0;
     }
 
-    private static bool Fault(CpuContext* c, PageAccess access, uint error, out PageWalk result)
+    private static Outcome Fault(CpuContext* c, PageAccess access, uint error, out PageTranslation result)
     {
         if ((access & PageAccess.Write) != 0)
             error |= ErrorWrite;
@@ -221,30 +216,8 @@ public static unsafe class PageWalker
         bool fetchReported = (c->Cr4 & Cr4.Smep) != 0 || ((c->Cr4 & Cr4.Pae) != 0 && (c->Efer & Efer.Nxe) != 0);
         if ((access & PageAccess.Fetch) != 0 && fetchReported)
             error |= ErrorFetch;
-        result = new PageWalk(0, 12, PageRights.None, true, error);
-        return true;
-    }
-
-    private static ulong ReadEntry(CpuServices s, ulong address, int size)
-    {
-        nint host = s.HostAddress(address, write: false);
-        if (host == 0)
-            return s.ReadPhysical(address, size);
-        return size == 4 ? Volatile.Read(ref Unsafe.AsRef<uint>((void*)host)) : Volatile.Read(ref Unsafe.AsRef<ulong>((void*)host));
-    }
-
-    private static bool TrySet(CpuServices s, ulong address, ulong expected, ulong value, int size)
-    {
-        nint host = s.HostAddress(address, write: true);
-        if (host == 0)
-        {
-            // Tables in ROM keep their bits clear; those in a device's memory take a plain write.
-            s.WritePhysical(address, value, size);
-            return true;
-        }
-        return size == 4
-            ? Interlocked.CompareExchange(ref Unsafe.AsRef<uint>((void*)host), (uint)value, (uint)expected) == (uint)expected
-            : Interlocked.CompareExchange(ref Unsafe.AsRef<ulong>((void*)host), value, expected) == expected;
+        result = new PageTranslation(0, 12, false, false, false, false, error);
+        return Outcome.Fault;
     }
 
     private readonly record struct Entry(ulong Address, ulong Value);

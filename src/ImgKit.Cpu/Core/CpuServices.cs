@@ -1,3 +1,5 @@
+using ImgKit.Cpu.Models;
+
 namespace ImgKit.Cpu;
 
 /// <summary>On whose behalf linear memory is accessed.</summary>

@@ -11,7 +11,7 @@ public sealed class CpuModel
     private readonly uint[] _words;
     private readonly CpuFeature[] _missing;
 
-    internal CpuModel(CpuModelDefinition definition, uint[] wanted, CpuModelOptions options)
+    internal CpuModel(CpuModelDefinition definition, uint[] wanted, CpuModelOptions options, CpuTopology topology)
     {
         uint[] runnable = HostProcessor.Runnable();
         var missing = new List<CpuFeature>();
@@ -39,6 +39,9 @@ public sealed class CpuModel
         TscFrequency = options.TscFrequency;
         PhysicalAddressBits = options.PhysicalAddressBits
             ?? (Has(CpuFeature.Lm) ? 40 : Has(CpuFeature.Pae) || Has(CpuFeature.Pse36) ? 36 : 32);
+        Topology = topology;
+        Cpuid = new Cpuid(this, topology);
+        Instructions = new InstructionSupport(this);
     }
 
     /// <summary>The name it was asked for by.</summary>
@@ -77,11 +80,23 @@ public sealed class CpuModel
     /// <summary>Width of a physical address: bits above it are reserved in page tables.</summary>
     public int PhysicalAddressBits { get; }
 
+    /// <summary>How the machine's processors are grouped.</summary>
+    public CpuTopology Topology { get; }
+
+    /// <summary>The CPUID instruction.</summary>
+    public Cpuid Cpuid { get; }
+
+    /// <summary>Which instructions exist.</summary>
+    public InstructionSupport Instructions { get; }
+
     /// <summary>Flags that were asked for and that this host cannot run: a warning each, or with <c>enforce</c> an error.</summary>
     public IReadOnlyList<CpuFeature> Missing => _missing;
 
     /// <summary>Whether the processor has a flag.</summary>
     public bool Has(CpuFeature feature) => (_words[(int)feature >> 5] >> ((int)feature & 31) & 1) != 0;
+
+    /// <summary>Whether the instructions that need <paramref name="need"/> exist; otherwise they are undefined (#UD).</summary>
+    public bool Has(Iced.Intel.CpuidFeature need) => Instructions.Allows(need);
 
     /// <summary>A CPUID word of flags as the model has it (without those that follow control registers).</summary>
     public uint Word(CpuidWord word) => _words[(int)word];
@@ -100,12 +115,12 @@ public sealed class CpuModel
     /// <summary>XCR0 bits that the guest may set: x87, SSE, AVX.</summary>
     public ulong SupportedXcr0 => Has(CpuFeature.Xsave) ? 1UL | (Has(CpuFeature.Sse) ? 2UL : 0) | (Has(CpuFeature.Avx) ? 4UL : 0) : 0;
 
-    /// <summary>CPUID exists: 486 models before the DX4 had none, but the catalogue's has; kept for completeness of EFLAGS.ID.</summary>
-    public static bool HasCpuid => true;
-
     /// <summary>Takes the whole of a <c>-cpu</c> option: <c>NAME[,+flag][,-flag][,flag=on|off][,property=value]...</c>.
     /// Throws <see cref="CpuModelException"/> for a name or value that is not known.</summary>
-    public static CpuModel Parse(string option)
+    public static CpuModel Parse(string option) => Parse(option, CpuTopology.Single);
+
+    /// <inheritdoc cref="Parse(string)"/>
+    public static CpuModel Parse(string option, CpuTopology topology)
     {
         ArgumentNullException.ThrowIfNull(option);
         string[] parts = option.Split(',');
@@ -132,7 +147,7 @@ public sealed class CpuModel
         // As with the peer, +flag and -flag come after everything that has an equals sign, whatever the order.
         for (int i = 0; i < words.Length; i++)
             words[i] = (words[i] | plus[i]) & ~minus[i];
-        var model = new CpuModel(definition, words, options);
+        var model = new CpuModel(definition, words, options, topology);
         if (options.Enforce && model.Missing.Count != 0)
             throw new CpuModelException($"this host cannot run the requested feature: {CpuFeatureNames.Describe(model.Missing[0])}");
         return model;
