@@ -1,0 +1,136 @@
+namespace ImgKit.Block.Jobs.Convert;
+
+/// <summary>What to do with a piece of the disk.</summary>
+internal enum PieceKind
+{
+    /// <summary>Read, look for zeroes, write.</summary>
+    Data,
+
+    /// <summary>Known zeroes, that have to be written as such.</summary>
+    Zero,
+
+    /// <summary>Known zeroes, that need no writing.</summary>
+    SkipZero,
+
+    /// <summary>Left to the backing file.</summary>
+    Skip,
+}
+
+/// <summary>A piece of the disk.</summary>
+/// <param name="Index">counts from 0; pieces are written in this order.</param>
+/// <param name="Kind">what to do.</param>
+/// <param name="Offset">bytes.</param>
+/// <param name="Length">bytes; for <see cref="PieceKind.Data"/> at most the plan's piece size.</param>
+internal readonly record struct Piece(long Index, PieceKind Kind, long Offset, long Length);
+
+/// <summary>
+/// Cuts the disk into pieces, in order, from the sources' extents. Where it cuts depends on content and options alone, never on
+/// threads or timing: that is what makes the target's bytes the same for any number of threads.
+/// </summary>
+internal sealed class ConvertPlan
+{
+    private readonly JoinedSource _source;
+    private readonly ConvertRequest _request;
+    private readonly long _unit;
+    private readonly long _pieceSize;
+    private long _offset;
+    private long _index;
+
+    /// <summary>The last extent asked for, cut up over several pieces.</summary>
+    private PieceKind _extentKind;
+    private long _extentEnd;
+
+    /// <param name="source">what is read.</param>
+    /// <param name="request">options.</param>
+    /// <param name="unit">pieces of data begin and end on a multiple of it (the target's cluster).</param>
+    /// <param name="pieceSize">bytes, a multiple of <paramref name="unit"/>.</param>
+    public ConvertPlan(JoinedSource source, ConvertRequest request, long unit, long pieceSize)
+    {
+        _source = source;
+        _request = request;
+        _unit = unit;
+        _pieceSize = pieceSize;
+    }
+
+    /// <summary>The next piece; false at the end of the disk. One thread at a time.</summary>
+    public bool TryNext(out Piece piece)
+    {
+        long offset = _offset;
+        long length = _source.Length;
+        if (offset >= length)
+        {
+            piece = default;
+            return false;
+        }
+        var kind = KindAt(offset);
+        long end = _extentEnd;
+        if (kind == PieceKind.Data)
+        {
+            // Outward to whole units: what a data unit holds besides is read as the zeroes (or the backing data) that it is.
+            long limit = Math.Min(length, offset - offset % _pieceSize + _pieceSize);
+            end = Math.Min(RoundUp(end), limit);
+            while (end < limit && KindAt(end) == PieceKind.Data)
+                end = Math.Min(RoundUp(_extentEnd), limit);
+        }
+        else
+        {
+            // Inward to whole units: a unit with some data in it belongs to the data. Pieces of one kind are joined.
+            while (end < length && KindAt(end) == kind)
+                end = _extentEnd;
+            long inner = end >= length ? length : end - end % _unit;
+            if (inner <= offset)
+            {
+                kind = PieceKind.Data;
+                end = Math.Min(length, offset + _unit);
+            }
+            else
+            {
+                end = inner;
+            }
+        }
+        piece = new Piece(_index++, kind, offset, end - offset);
+        _offset = end;
+        return true;
+    }
+
+    private long RoundUp(long v) => v > long.MaxValue - _unit ? long.MaxValue : (v + _unit - 1) / _unit * _unit;
+
+    private PieceKind KindAt(long offset)
+    {
+        BlockExtent extent;
+        try
+        {
+            (extent, _) = _source.GetExtent(offset, _request.TargetHasBacking);
+        }
+        catch (Exception e) when (_request.Salvage && e is IOException or ImageException)
+        {
+            // The map is broken, the data may yet be readable.
+            extent = new BlockExtent(Math.Min(_unit, _source.Length - offset), ExtentKind.Data, 0);
+        }
+        _extentEnd = offset + extent.Length;
+        _extentKind = Classify(extent, offset);
+        return _extentKind;
+    }
+
+    private PieceKind Classify(BlockExtent extent, long offset)
+    {
+        if (!extent.IsAllocated && !extent.IsZero)
+        {
+            if (!_request.TargetHasBacking)
+                return ZeroKind();
+            // Behind the end of the target's backing file nothing shows through, and the target reads as zeroes by itself.
+            if (offset >= _request.TargetBackingLength)
+                return PieceKind.SkipZero;
+            _extentEnd = Math.Min(_extentEnd, _request.TargetBackingLength);
+            return PieceKind.Skip;
+        }
+        return extent.IsZero ? ZeroKind() : PieceKind.Data;
+    }
+
+    private PieceKind ZeroKind()
+    {
+        if (_request.MinimumZeroRun == 0)
+            return PieceKind.Data;
+        return _request.TargetIsZero && !_request.TargetHasBacking ? PieceKind.SkipZero : PieceKind.Zero;
+    }
+}
