@@ -1,0 +1,128 @@
+using System.Text;
+
+namespace ImgKit.CommandLine;
+
+/// <summary><c>--help</c> from the declarations.</summary>
+public static class HelpText
+{
+    private const int Column = 27;
+    private const int Width = 80;
+
+    /// <summary>Usage, options and commands of a program.</summary>
+    /// <param name="program">what.</param>
+    /// <param name="called">the name that it was called by.</param>
+    public static string Program(ProgramSpec program, string called)
+    {
+        var s = new StringBuilder();
+        string rest = program.Commands.Count > 0 ? "[standard options] command [command options]" : $"[OPTIONS]... {program.Operands}";
+        s.Append("usage: ").Append(called).Append(' ').Append(rest).Append('\n').Append(program.Summary).Append("\n\n");
+        Options(s, program.Options);
+        if (program.Commands.Count > 0)
+        {
+            s.Append("\nCommands ('").Append(called).Append(" COMMAND --help' tells more):\n");
+            foreach (var c in program.Commands)
+                if (!c.Hidden)
+                    Entry(s, "  " + c.Name, c.Summary);
+            s.Append("\nCommand syntax:\n");
+            foreach (var c in program.Commands)
+                if (!c.Hidden)
+                    s.Append("  ").Append(Syntax(c)).Append('\n');
+        }
+        foreach (var (title, text) in program.Sections)
+            s.Append('\n').Append(title).Append(":\n").Append(Wrapped(text, 2)).Append('\n');
+        return s.ToString();
+    }
+
+    /// <summary>Usage and options of a command.</summary>
+    public static string Command(CommandSpec command, string called)
+    {
+        var s = new StringBuilder();
+        s.Append(command.Summary).Append(". Usage:\n  ").Append(called).Append(' ').Append(Syntax(command)).Append('\n');
+        if (command.OperandHelp.Count > 0)
+        {
+            s.Append("\nArguments:\n");
+            foreach (var (name, help) in command.OperandHelp)
+                Entry(s, "  " + name, help);
+        }
+        s.Append("\nOptions:\n");
+        Options(s, command.Options);
+        if (command.Description.Length > 0)
+            s.Append('\n').Append(Wrapped(command.Description, 0)).Append('\n');
+        return s.ToString();
+    }
+
+    /// <summary>One line: the command with all its options.</summary>
+    public static string Syntax(CommandSpec command)
+    {
+        var s = new StringBuilder(command.Name);
+        foreach (var o in command.Options)
+        {
+            if (o.Hidden)
+                continue;
+            s.Append(" [").Append(o.Letter != '\0' ? $"-{o.Letter}" : $"--{o.Name}");
+            if (o.ValueName is not null)
+                s.Append(o.Letter != '\0' ? " " : "=").Append(o.ValueName);
+            s.Append(']');
+        }
+        if (command.Operands.Length > 0)
+            s.Append(' ').Append(command.Operands);
+        return s.ToString();
+    }
+
+    /// <summary>How an option is written: <c>-f, --format=FMT</c>.</summary>
+    internal static string Spelling(OptionSpec o)
+    {
+        string value = o.ValueName ?? "";
+        bool optional = o.Argument == ArgumentKind.Optional;
+        if (o.Name is null)
+            return value.Length == 0 ? $"-{o.Letter}" : optional ? $"-{o.Letter}[{value}]" : $"-{o.Letter} {value}";
+        string longName = value.Length == 0 ? $"--{o.Name}" : optional ? $"--{o.Name}[={value}]" : $"--{o.Name}={value}";
+        return o.Letter == '\0' ? longName : $"-{o.Letter}, {longName}";
+    }
+
+    private static void Options(StringBuilder s, IReadOnlyList<OptionSpec> options)
+    {
+        foreach (var o in options)
+            if (!o.Hidden)
+                Entry(s, o.Letter == '\0' ? "      " + Spelling(o) : "  " + Spelling(o), o.Help);
+    }
+
+    private static void Entry(StringBuilder s, string left, string help)
+    {
+        s.Append(left);
+        if (left.Length + 2 > Column)
+            s.Append('\n').Append(' ', Column);
+        else
+            s.Append(' ', Column - left.Length);
+        s.Append(Wrapped(help, Column).AsSpan(Column)).Append('\n');
+    }
+
+    /// <summary>Text in lines of at most 80 characters, each indented; paragraphs are kept apart.</summary>
+    internal static string Wrapped(string text, int indent)
+    {
+        var s = new StringBuilder();
+        foreach (string paragraph in text.Split('\n'))
+        {
+            if (s.Length > 0)
+                s.Append('\n');
+            s.Append(' ', indent);
+            int column = indent;
+            foreach (string word in paragraph.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+            {
+                if (column > indent && column + 1 + word.Length > Width)
+                {
+                    s.Append('\n').Append(' ', indent);
+                    column = indent;
+                }
+                if (column > indent)
+                {
+                    s.Append(' ');
+                    column++;
+                }
+                s.Append(word);
+                column += word.Length;
+            }
+        }
+        return s.ToString();
+    }
+}
