@@ -1,0 +1,163 @@
+using ImgKit.Block.Jobs.Convert;
+using ImgKit.Block.Jobs.Digest;
+
+namespace ImgKit.Block.Tests.Jobs;
+
+public sealed class ConvertJobTests
+{
+    [Theory]
+    [InlineData(1, 4096, true)]
+    [InlineData(2, 4096, true)]
+    [InlineData(7, 4096, false)]
+    [InlineData(3, 0, true)]
+    [InlineData(3, 512, true)]
+    [InlineData(3, 1 << 20, true)]
+    public void Content_is_copied(int threads, long zeroRun, bool targetIsZero)
+    {
+        byte[] data = TestData.Mixed(5_000_123, threads + (int)zeroRun);
+        using var source = Device(data);
+        using var target = new MemoryDevice(data.Length);
+        if (!targetIsZero)
+            target.Write(0, Enumerable.Repeat((byte)0xAA, data.Length).ToArray());
+        Run(new ConvertRequest { Sources = [source], Target = target, Threads = threads, MinimumZeroRun = zeroRun, TargetIsZero = targetIsZero });
+        Assert.True(data.AsSpan().SequenceEqual(target.Snapshot()));
+    }
+
+    [Fact]
+    public void Sources_are_joined()
+    {
+        byte[] a = TestData.Mixed(1_000_448, 1), b = TestData.Mixed(512, 2), c = TestData.Mixed(2_222_080, 3);
+        using var target = new MemoryDevice(a.Length + b.Length + c.Length + 1024);
+        target.Write(target.Length - 1024, Enumerable.Repeat((byte)1, 1024).ToArray());
+        using BlockDevice da = Device(a), db = Device(b), dc = Device(c);
+        Run(new ConvertRequest { Sources = [da, db, dc], Target = target });
+        byte[] expected = [.. a, .. b, .. c, .. new byte[1024]];
+        Assert.True(expected.AsSpan().SequenceEqual(target.Snapshot()));
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(4)]
+    public void The_order_of_writes_does_not_depend_on_threads(int threads)
+    {
+        byte[] data = TestData.Mixed(9_000_000, 5);
+        using var source = Device(data);
+        using var target = new OrderRecorder(data.Length);
+        Run(new ConvertRequest { Sources = [source], Target = target, TargetIsZero = true, Threads = threads });
+        using var reference = new OrderRecorder(data.Length);
+        Run(new ConvertRequest { Sources = [source], Target = reference, TargetIsZero = true, Threads = 1 });
+        Assert.NotEmpty(target.Writes);
+        Assert.Equal(reference.Writes, target.Writes);
+    }
+
+    [Fact]
+    public void A_read_error_stops_the_job_and_says_where()
+    {
+        using var source = new Broken(4 << 20, 3 << 20);
+        using var target = new MemoryDevice(4 << 20);
+        var e = Assert.Throws<ImageException>(() => Run(new ConvertRequest { Sources = [source], Target = target, Threads = 3 }));
+        Assert.StartsWith("error while reading at byte 3145728: ", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Salvage_loses_only_the_broken_sector()
+    {
+        using var source = new Broken(4 << 20, (3 << 20) + 512);
+        using var target = new MemoryDevice(4 << 20);
+        var warnings = new List<string>();
+        Run(new ConvertRequest { Sources = [source], Target = target, Salvage = true, Warn = w => { lock (warnings) warnings.Add(w); } });
+        byte[] expected = Enumerable.Repeat((byte)7, 4 << 20).ToArray();
+        expected.AsSpan((3 << 20) + 512, 512).Clear();
+        Assert.True(expected.AsSpan().SequenceEqual(target.Snapshot()));
+        Assert.Equal("error while reading offset 3146240: broken", Assert.Single(warnings));
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(65536)]
+    [InlineData(70_000)]
+    [InlineData(300 * 65536)]
+    public void The_digest_is_the_same_on_every_path(int length)
+    {
+        byte[] data = TestData.Mixed(length, length);
+        using var plain = new ContentDigest();
+        plain.Append(data);
+        using var source = Device(data);
+        string parallel = DigestJob.ContentDigestOf(source, 3);
+        using var onTheWay = new ContentDigest();
+        using var target = new MemoryDevice(length);
+        Run(new ConvertRequest { Sources = [source], Target = target, Digest = onTheWay, TargetIsZero = true });
+        string expected = plain.Finish();
+        Assert.Equal(expected, parallel);
+        Assert.Equal(expected, onTheWay.Finish());
+    }
+
+    [Theory]
+    [InlineData(0, 1)]
+    [InlineData(5, 65536 * 256L)]
+    [InlineData(65536 * 3, 65536 * 256L * 3 + 17)]
+    [InlineData(65536 * 255, 65536L * 600)]
+    public void Zeroes_digest_the_same_in_one_run_and_in_many(int lead, long zeroes)
+    {
+        byte[] head = TestData.Mixed(lead, 9);
+        using var once = new ContentDigest();
+        once.Append(head);
+        once.AppendZeroes(zeroes);
+        once.Append([1]);
+        using var steps = new ContentDigest();
+        steps.Append(head);
+        for (long left = zeroes; left > 0;)
+        {
+            int n = (int)Math.Min(left, 1_000_000);
+            steps.Append(ZeroBuffer.Span(n));
+            left -= n;
+        }
+        steps.Append([1]);
+        Assert.Equal(steps.Finish(), once.Finish());
+    }
+
+    private static void Run(ConvertRequest request) => ConvertJob.Run(request);
+
+    private static MemoryDevice Device(byte[] data)
+    {
+        var d = new MemoryDevice(data.Length);
+        d.Write(0, data);
+        return d;
+    }
+
+    private sealed class Broken(int length, long badOffset) : BlockDevice
+    {
+        public override long Length => length;
+
+        public override string DriverName => "broken";
+
+        public override void Read(long offset, Span<byte> destination)
+        {
+            if (offset <= badOffset && badOffset < offset + destination.Length)
+                throw new IOException("broken");
+            destination.Fill(7);
+        }
+
+        public override void Write(long offset, ReadOnlySpan<byte> source) { }
+
+        public override void Flush() { }
+    }
+
+    private sealed class OrderRecorder(long length) : BlockDevice
+    {
+        public List<(long, int)> Writes { get; } = [];
+
+        public override long Length => length;
+
+        public override string DriverName => "order";
+
+        public override BlockLimits Limits => BlockLimits.Default with { ClusterSize = 65536 };
+
+        public override void Read(long offset, Span<byte> destination) { }
+
+        public override void Write(long offset, ReadOnlySpan<byte> source) => Writes.Add((offset, source.Length));
+
+        public override void Flush() { }
+    }
+}
