@@ -189,6 +189,23 @@ public sealed unsafe class HostFile : IDisposable
         return done;
     }
 
+    /// <summary>Reads the next bytes of something without positions (a pipe).</summary>
+    /// <returns>bytes read; 0 at the end.</returns>
+    public int ReadStream(Span<byte> destination)
+    {
+        fixed (byte* p = destination)
+        {
+            while (true)
+            {
+                long n = (long)read(_fd, p, (size_t)(ulong)destination.Length);
+                if (n >= 0)
+                    return (int)n;
+                if (errno != EINTR)
+                    HostException.ThrowLast();
+            }
+        }
+    }
+
     /// <summary>Writes all of <paramref name="source"/>.</summary>
     public void Write(long offset, ReadOnlySpan<byte> source)
     {

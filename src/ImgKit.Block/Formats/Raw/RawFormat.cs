@@ -18,6 +18,7 @@ public static class RawFormat
         ],
         Create = Create,
         CreateOptions = Protocols.File.FileProtocol.File.CreateOptions,
+        WriteStream = Jobs.Streams.SequentialSink.WriteRaw,
         Measure = context => new MeasureResult(context.Size, context.Size),
     };
 
