@@ -82,6 +82,10 @@ public abstract class BlockDevice : IDisposable
     public virtual void Resize(long length, ResizeOptions options = default) =>
         throw new NotSupportedException($"Image format driver '{DriverName}' does not support resize");
 
+    /// <summary>A format tells the device that holds its bytes what it is about to do; only <c>blkdebug</c> listens. May throw
+    /// what an injected error would, and may block.</summary>
+    public virtual void DebugEvent(BlockDebugEvent debugEvent) { }
+
     /// <summary>The device below whose content shows where nothing is allocated here, or null.</summary>
     public virtual BlockDevice? Backing => null;
 

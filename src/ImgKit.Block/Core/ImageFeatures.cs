@@ -175,6 +175,19 @@ public interface IAmendableImage
     void Amend(BlockOptions options, bool force, Action<long, long>? progress);
 }
 
+/// <summary>An image with room for the state of a machine behind the disk's content.</summary>
+public interface IVmStateImage
+{
+    /// <summary>Where the area starts, in bytes of the address space that the format's tables span.</summary>
+    long VmStateOffset { get; }
+
+    /// <summary>Reads; offsets are relative to the area.</summary>
+    void ReadVmState(long offset, Span<byte> destination);
+
+    /// <summary>Writes; offsets are relative to the area.</summary>
+    void WriteVmState(long offset, ReadOnlySpan<byte> source);
+}
+
 /// <summary>An image that can drop all its own content, so that its backing file shows (after a commit).</summary>
 public interface IEmptyableImage
 {

@@ -22,6 +22,9 @@ public sealed class ImageOpener
     /// <summary>What images may name.</summary>
     public ReferencePolicy Policy { get; }
 
+    /// <summary>Objects that options name by id.</summary>
+    public BlockObjects Objects { get; init; } = new();
+
     /// <summary>Receives one line for each thing that the user should know though it is no error (a format was guessed).</summary>
     public Action<string>? Warn { get; init; }
 
