@@ -213,6 +213,8 @@ public sealed class ImageOpener
     private BlockDevice OpenFormat(BlockDriver driver, BlockOptions options, string fileName, BlockDevice? storage, OpenSettings settings,
         bool isProbed = false)
     {
+        if (driver.Kind == DriverKind.Format && driver.Name != "raw")
+            LockForFormat(storage);
         var device = driver.Open(new OpenContext
         {
             Options = options,
@@ -226,6 +228,14 @@ public sealed class ImageOpener
         if (device.FileName.Length == 0)
             device.FileName = fileName;
         return device;
+    }
+
+    /// <summary>Whoever keeps a format's tables in memory must be alone in writing; a filter in between changes nothing.</summary>
+    private static void LockForFormat(BlockDevice? storage)
+    {
+        while (storage is not (null or Protocols.File.FileDevice))
+            storage = storage.Storage;
+        (storage as Protocols.File.FileDevice)?.LockForFormat();
     }
 
     private static void RefuseLeftOver(BlockDriver driver, BlockOptions options, BlockDevice device)

@@ -18,6 +18,10 @@ public sealed record OpenSettings
     /// <summary>Open beside a writer, take no locks that exclude one (<c>-U</c>).</summary>
     public bool ForceShare { get; init; }
 
+    /// <summary>Nobody else may write the image meanwhile, also where the format could bear it (raw): for disks of a virtual
+    /// machine, and for what is copied.</summary>
+    public bool UnshareWrite { get; init; }
+
     /// <summary>Opening in order to check or repair: damage that can be repaired is no error.</summary>
     public bool ForCheck { get; init; }
 

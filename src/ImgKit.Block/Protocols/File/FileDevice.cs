@@ -26,6 +26,16 @@ public sealed class FileDevice : BlockDevice
         Limits = new BlockLimits(file.IsDirect || device ? sector : 1, 2 << 20, 0, device ? sector : 4096);
     }
 
+    /// <summary>False when option <c>locking</c> is off.</summary>
+    internal bool TakesLocks { get; init; }
+
+    /// <summary>Called when a format that keeps tables in memory is opened on this file.</summary>
+    internal void LockForFormat()
+    {
+        if (TakesLocks)
+            ImageLocks.TakeForFormat(_file, _settings);
+    }
+
     /// <summary>The open file, for copying inside the kernel.</summary>
     public HostFile Host => _file;
 

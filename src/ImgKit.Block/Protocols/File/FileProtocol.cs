@@ -69,7 +69,7 @@ public static class FileProtocol
                 throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be either a character or block device");
             if (locking != "off")
                 ImageLocks.Take(file, context.Settings);
-            return new FileDevice(file, context.Settings, driver) { FileName = name };
+            return new FileDevice(file, context.Settings, driver) { FileName = name, TakesLocks = locking != "off" };
         }
         catch
         {

@@ -18,14 +18,23 @@ internal static class ImageLocks
 
     private static readonly string[] Names = ["consistent read", "write", "write unchanged", "resize"];
 
-    /// <summary>Takes the locks that settings call for; they go with the descriptor.</summary>
+    /// <summary>Takes the locks of one who reads, or writes, a file's bytes; they go with the descriptor.</summary>
     /// <exception cref="ImageException">another holder excludes it.</exception>
     public static void Take(HostFile file, OpenSettings settings)
     {
+        ReadOnlySpan<int> held = settings.ReadOnly ? [ConsistentRead] : [ConsistentRead, Write];
+        Take(file, settings, held, settings.UnshareWrite ? [Write] : []);
+    }
+
+    /// <summary>Adds the locks of one who holds a format's tables in memory: nobody else may write or resize.</summary>
+    /// <exception cref="ImageException">another holder excludes it.</exception>
+    public static void TakeForFormat(HostFile file, OpenSettings settings) =>
+        Take(file, settings, settings.ReadOnly ? [] : [Resize], [Write, Resize]);
+
+    private static void Take(HostFile file, OpenSettings settings, ReadOnlySpan<int> held, ReadOnlySpan<int> unshared)
+    {
         if (settings.ForceShare || file.Kind == HostFileKind.Other)
             return;
-        ReadOnlySpan<int> held = settings.ReadOnly ? [ConsistentRead] : [ConsistentRead, Write, Resize];
-        ReadOnlySpan<int> unshared = [Write, Resize];
         // First all of ours, then a look at the others': of two who come at once at least one sees the other.
         foreach (int p in held)
             _ = file.TryLockByte(HeldBase + p, exclusive: false);

@@ -1,0 +1,215 @@
+using System.Diagnostics;
+
+namespace ImgKit.Block.Tests.Core;
+
+public sealed class FileDeviceTests : IDisposable
+{
+    private readonly TestData.Folder _folder = new();
+    private readonly ImageOpener _opener = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void Holes_are_seen_kept_and_made()
+    {
+        string name = _folder.File("sparse");
+        using (var made = _opener.CreateFile(name, 8 << 20))
+            made.Write(4 << 20, TestData.Mixed(1 << 20, 1).Select(b => (byte)(b | 1)).ToArray());
+        using var d = _opener.Open(name, "raw", new OpenSettings { Unmap = true });
+        Assert.Equal(new[] { (0L, true), (4L << 20, false), (5L << 20, true) }, Extents(d));
+        d.WriteZeroes(4 << 20, 512 << 10, ZeroOptions.MayUnmap);
+        Assert.Equal(new[] { (0L, true), ((4L << 20) + (512 << 10), false), (5L << 20, true) }, Extents(d));
+        d.Discard((4 << 20) + (512 << 10), 256 << 10);
+        Assert.Equal((4L << 20) + (768 << 10), Extents(d)[1].Start);
+        long before = d.AllocatedHostBytes;
+        d.WriteZeroes(0, 1 << 20);
+        Assert.Equal(before + (1 << 20), d.AllocatedHostBytes);
+        Assert.Equal(8 << 20, d.Length);
+    }
+
+    [Fact]
+    public void A_file_grows_when_written_behind_its_end_and_reads_as_zeroes_there()
+    {
+        using var d = _opener.CreateFile(_folder.File("grows"));
+        byte[] buffer = [1, 2, 3, 4];
+        d.Read(1000, buffer);
+        Assert.Equal(new byte[4], buffer);
+        d.Write(10_000, [7]);
+        Assert.Equal(10_001, d.Length);
+        d.WriteZeroes(20_000, 1);
+        Assert.Equal(20_001, d.Length);
+        Assert.Equal(20_001, new FileInfo(_folder.File("grows")).Length);
+    }
+
+    [Fact]
+    public void Direct_access_takes_any_alignment()
+    {
+        string name = _folder.File("direct");
+        byte[] model = TestData.Mixed(3_000_001, 3);
+        System.IO.File.WriteAllBytes(name, model);
+        using (var d = _opener.Open(name, "file", new OpenSettings { Direct = true }))
+        {
+            var random = new Random(4);
+            for (int i = 0; i < 200; i++)
+            {
+                int n = random.Next(1, i % 10 == 0 ? 1_500_000 : 9000);
+                int at = random.Next(0, model.Length - n + 1);
+                if (i % 2 == 0)
+                {
+                    byte[] data = TestData.Mixed(n, i);
+                    d.Write(at, data);
+                    data.CopyTo(model, at);
+                }
+                else
+                {
+                    byte[] data = new byte[n];
+                    d.Read(at, data);
+                    Assert.True(model.AsSpan(at, n).SequenceEqual(data));
+                }
+            }
+        }
+        Assert.True(model.AsSpan().SequenceEqual(System.IO.File.ReadAllBytes(name)));
+    }
+
+    [Fact]
+    public unsafe void Vectors_are_read_and_written_whole()
+    {
+        byte[] data = TestData.Mixed(300_000, 5);
+        using var d = _opener.CreateFile(_folder.File("vectors"));
+        int[] cuts = [0, 1, 1, 513, 70_000, 70_001, 299_999, 300_000];
+        fixed (byte* p = data)
+        {
+            var buffers = new IoBuffer[cuts.Length - 1];
+            for (int i = 0; i < buffers.Length; i++)
+                buffers[i] = new IoBuffer(p + cuts[i], cuts[i + 1] - cuts[i]);
+            d.WriteVector(77, buffers);
+        }
+        byte[] back = new byte[300_100];
+        back.AsSpan().Fill(9);
+        fixed (byte* p = back)
+            d.ReadVector(77, [new IoBuffer(p, 100_000), new IoBuffer(p + 100_000, 200_100)]);
+        Assert.True(data.AsSpan().SequenceEqual(back.AsSpan(0, data.Length)));
+        Assert.True(ZeroBuffer.IsZero(back.AsSpan(data.Length)));
+    }
+
+    [Theory]
+    [InlineData("falloc")]
+    [InlineData("full")]
+    public void Preallocated_files_take_their_space(string mode)
+    {
+        string name = _folder.File("prealloc");
+        var options = new BlockOptions();
+        options.Set("preallocation", mode);
+        _opener.Drivers.Get("raw").Create!(new CreateContext { FileName = name, Size = 3 << 20, Options = options, Opener = _opener });
+        using var d = _opener.Open(name, "raw", OpenSettings.ReadOnlyDefault);
+        Assert.Equal(3 << 20, d.Length);
+        Assert.True(d.AllocatedHostBytes >= 3 << 20);
+    }
+
+    [Fact]
+    public void A_part_of_a_file_is_a_raw_disk()
+    {
+        string name = _folder.File("part");
+        System.IO.File.WriteAllBytes(name, Enumerable.Range(0, 4096).Select(i => (byte)(i / 16)).ToArray());
+        var options = new BlockOptions();
+        options.Set("offset", "1k");
+        options.Set("size", "512");
+        using (var d = _opener.Open(name, "raw", new OpenSettings(), options))
+        {
+            Assert.Equal(512, d.Length);
+            d.Write(0, [99]);
+            Assert.Throws<ImageException>(() => d.Write(512, [1]));
+            Assert.Throws<ImageException>(() => d.Resize(1024));
+        }
+        Assert.Equal(99, System.IO.File.ReadAllBytes(name)[1024]);
+        options.Set("size", "4k");
+        var e = Assert.Throws<ImageException>(() => _opener.Open(name, "raw", OpenSettings.ReadOnlyDefault, options));
+        Assert.Contains("has to be smaller or equal to the actual size", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Qemu_and_ImgKit_exclude_each_other()
+    {
+        string name = _folder.File("locked");
+        System.IO.File.WriteAllBytes(name, new byte[65536]);
+        using (var ours = _opener.Open(name, "raw", new OpenSettings { UnshareWrite = true }))
+        {
+            var (code, text) = Run("qemu-io", "-f", "raw", "-c", "read 0 512", name);
+            Assert.NotEqual(0, code);
+            Assert.Contains("Failed to get \"write\" lock", text, StringComparison.Ordinal);
+            (code, text) = Run("qemu-img", "convert", "-O", "raw", name, name + ".copy");
+            Assert.NotEqual(0, code);
+            Assert.Contains("Failed to get shared \"write\" lock", text, StringComparison.Ordinal);
+            Assert.Equal(0, Run("qemu-img", "convert", "-U", "-O", "raw", name, name + ".copy").Code);
+        }
+        using var theirs = Start("qemu-io", "-f", "raw", "-c", "sleep 60000", name);
+        try
+        {
+            Assert.True(SpinWait.SpinUntil(() => System.IO.File.ReadAllText("/proc/locks").Contains(" 100 ", StringComparison.Ordinal)
+                && HasOpen(theirs.Id, name), 20_000));
+            var e = Assert.Throws<ImageException>(() => _opener.Open(name, "raw", new OpenSettings { UnshareWrite = true }));
+            Assert.Equal(ImageErrorKind.Locked, e.Kind);
+            Assert.Contains($"qemu-io (pid {theirs.Id})", e.Message, StringComparison.Ordinal);
+            _opener.Open(name, "raw", new OpenSettings { UnshareWrite = true, ForceShare = true }).Dispose();
+            _opener.Open(name, "raw", new OpenSettings()).Dispose();
+        }
+        finally
+        {
+            theirs.Kill();
+        }
+    }
+
+    [Fact]
+    public void A_guess_of_raw_must_not_become_another_format()
+    {
+        string name = _folder.File("guess");
+        System.IO.File.WriteAllBytes(name, new byte[65536]);
+        var warnings = new List<string>();
+        var opener = new ImageOpener(new DriverCatalogue([.. DriverCatalogue.Default.All, Marked]), null) { Warn = warnings.Add };
+        using (var d = opener.Open(name, null, new OpenSettings()))
+        {
+            Assert.Equal("raw", d.DriverName);
+            Assert.StartsWith("WARNING: Image format was not specified", Assert.Single(warnings), StringComparison.Ordinal);
+            d.Write(0, "MARE"u8);
+            Assert.Equal(1, Assert.Throws<ImageException>(() => d.Write(3, "K"u8)).Errno);
+        }
+        using var named = opener.Open(name, "raw", new OpenSettings());
+        named.Write(3, "K"u8);
+    }
+
+    private static BlockDriver Marked { get; } = new()
+    {
+        Name = "marked",
+        Kind = DriverKind.Format,
+        Description = "a format for this test",
+        Probe = (head, _, _) => head.StartsWith("MARK"u8) ? 100 : 0,
+        Open = c => throw new ImageException(ImageErrorKind.Unsupported, "not here"),
+    };
+
+    private static List<(long Start, bool Zero)> Extents(BlockDevice d)
+    {
+        var r = new List<(long, bool)>();
+        for (long at = 0; at < d.Length;)
+        {
+            var e = d.GetExtent(at, d.Length - at);
+            if (r.Count == 0 || r[^1].Item2 != e.IsZero)
+                r.Add((at, e.IsZero));
+            at += e.Length;
+        }
+        return r;
+    }
+
+    private static bool HasOpen(int process, string name) =>
+        Directory.EnumerateFiles($"/proc/{process}/fd").Any(f => new FileInfo(f).LinkTarget == name);
+
+    private static Process Start(string program, params string[] arguments) =>
+        Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+
+    private static (int Code, string Text) Run(string program, params string[] arguments)
+    {
+        using var p = Start(program, arguments);
+        string text = p.StandardOutput.ReadToEnd() + p.StandardError.ReadToEnd();
+        p.WaitForExit();
+        return (p.ExitCode, text);
+    }
+}

@@ -1,0 +1,82 @@
+namespace ImgKit.Block.Tests.Core;
+
+public sealed class OpenerTests : IDisposable
+{
+    private readonly TestData.Folder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData("nosuch:x", "Unknown protocol 'nosuch'")]
+    [InlineData("json:{\"driver\":\"raw\"}", "A block device must be specified for \"file\"")]
+    [InlineData("json:{\"driver\":\"nosuch\"}", "Unknown driver 'nosuch'")]
+    [InlineData("json:{", "Could not parse the JSON options")]
+    [InlineData("json:[]", "Invalid JSON object given")]
+    [InlineData("json:{\"driver\":\"null-co\",\"foo\":1}", "Block protocol 'null-co' doesn't support the option 'foo'")]
+    [InlineData("json:{\"driver\":\"raw\",\"file\":{\"driver\":\"null-co\",\"size\":1024},\"x\":\"y\"}", "Block format 'raw' does not support the option 'x'")]
+    public void What_cannot_be_opened_is_said(string name, string message)
+    {
+        var e = Assert.Throws<ImageException>(() => new ImageOpener().Open(name, null, OpenSettings.ReadOnlyDefault));
+        Assert.Equal(message, e.Message);
+    }
+
+    [Fact]
+    public void Nested_descriptions_are_opened()
+    {
+        using var d = new ImageOpener().Open("json:{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"null-co\",\"size\":2048,\"read-zeroes\":true}}",
+            null, OpenSettings.ReadOnlyDefault);
+        Assert.Equal(1536, d.Length);
+        Assert.Equal("null-co", d.Storage!.DriverName);
+    }
+
+    [Fact]
+    public void The_folder_policy_looks_through_links()
+    {
+        Directory.CreateDirectory(_folder.File("in"));
+        string image = _folder.File("in/image"), inside = _folder.File("in/base"), outside = _folder.File("base");
+        foreach (string f in new[] { image, inside, outside })
+            File.WriteAllText(f, "");
+        File.CreateSymbolicLink(_folder.File("in/link"), outside);
+        var policy = ReferencePolicy.SameFolder;
+        Assert.Null(policy.Refuse(new(ReferenceKind.Backing, image, inside, null)));
+        Assert.NotNull(policy.Refuse(new(ReferenceKind.Backing, image, outside, null)));
+        Assert.NotNull(policy.Refuse(new(ReferenceKind.Backing, image, _folder.File("in/../base"), null)));
+        Assert.NotNull(policy.Refuse(new(ReferenceKind.Backing, image, _folder.File("in/link"), null)));
+        Assert.NotNull(policy.Refuse(new(ReferenceKind.Backing, image, "nbd://host/x", null)));
+    }
+
+    [Theory]
+    [InlineData("/a/b.img", "c", "/a/c")]
+    [InlineData("b.img", "c", "c")]
+    [InlineData("x/b.img", "../c", "x/../c")]
+    [InlineData("/a/b.img", "/c", "/c")]
+    [InlineData("/a/b.img", "nbd://h/c", "nbd://h/c")]
+    [InlineData("file:/a/b.img", "c", "/a/c")]
+    [InlineData("nbd://h/dir/b", "c", "nbd://h/dir/c")]
+    public void Names_in_images_are_relative_to_the_image(string image, string name, string expected) =>
+        Assert.Equal(expected, FileNames.Resolve(image, name));
+
+    [Theory]
+    [InlineData("1", 1)]
+    [InlineData("64k", 65536)]
+    [InlineData("1.5G", 1610612736)]
+    [InlineData("0x200", 512)]
+    [InlineData("8E", -1)]
+    [InlineData("", -1)]
+    [InlineData("-1", -1)]
+    [InlineData("k", -1)]
+    [InlineData("1kk", -1)]
+    [InlineData("1e3", -1)]
+    public void Sizes_are_parsed(string text, long expected) =>
+        Assert.Equal(expected, SizeText.TryParse(text, out long v) ? v : -1);
+
+    [Theory]
+    [InlineData(0, "0 B")]
+    [InlineData(999, "999 B")]
+    [InlineData(1000, "0.977 KiB")]
+    [InlineData(1024, "1 KiB")]
+    [InlineData(196616, "192 KiB")]
+    [InlineData(1610612736, "1.5 GiB")]
+    [InlineData(1L << 40, "1 TiB")]
+    public void Sizes_are_shown(long bytes, string expected) => Assert.Equal(expected, SizeText.ToHuman(bytes));
+}
