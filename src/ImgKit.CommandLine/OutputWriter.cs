@@ -113,10 +113,10 @@ public sealed unsafe partial class OutputWriter
         }
     }
 
-    [LibraryImport("libc", SetLastError = true)]
+    [LibraryImport("libc.so.6", SetLastError = true)]
     private static partial nint write(int descriptor, byte* buffer, nuint count);
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     private static partial int isatty(int descriptor);
 }
 

@@ -48,7 +48,7 @@ public sealed class BlockDriver
     /// <summary>Makes a new, empty image; null: this driver cannot.</summary>
     public Action<CreateContext>? Create { get; init; }
 
-    /// <summary>Options of <see cref="Create"/>, in the order that help shows.</summary>
+    /// <summary>Options of <see cref="Create"/>, in the order in which <c>create</c> shows them (help sorts them).</summary>
     public IReadOnlyList<DriverOption> CreateOptions { get; init; } = [];
 
     /// <summary>The options that <c>amend</c> takes; empty: this format cannot be amended.</summary>
@@ -93,7 +93,8 @@ public enum OptionType
 /// <param name="Name">as typed before <c>=</c>.</param>
 /// <param name="Type">of the value.</param>
 /// <param name="Help">a phrase, as <c>-o help</c> prints it.</param>
-/// <param name="Default">as text, or null.</param>
+/// <param name="Default">as text, or null. Of a create option: what <c>create</c> shows when it is not given (the peer shows some
+/// defaults and not others).</param>
 /// <param name="Values">of an <see cref="OptionType.Enum"/>.</param>
 public sealed record DriverOption(string Name, OptionType Type, string Help, string? Default = null, IReadOnlyList<string>? Values = null);
 

@@ -9,6 +9,8 @@ public sealed class ImageOpener
     /// <summary>The longest chain of images that is opened; a loop ends here at the latest.</summary>
     public const int MaxDepth = 200;
 
+    private readonly List<string> _created = [];
+
     /// <summary>With all drivers and the given policy.</summary>
     public ImageOpener(DriverCatalogue? drivers = null, ReferencePolicy? policy = null)
     {
@@ -24,6 +26,13 @@ public sealed class ImageOpener
 
     /// <summary>Objects that options name by id.</summary>
     public BlockObjects Objects { get; init; } = new();
+
+    /// <summary>The plain files that were created (or emptied) through this opener, in order: what is to be removed when the whole
+    /// does not succeed.</summary>
+    public IReadOnlyList<string> CreatedFiles => _created;
+
+    /// <summary>Notes a file that a protocol has created.</summary>
+    internal void NoteCreated(string path) => _created.Add(path);
 
     /// <summary>Receives one line for each thing that the user should know though it is no error (a format was guessed).</summary>
     public Action<string>? Warn { get; init; }

@@ -17,7 +17,7 @@ public static class RawFormat
             new("size", OptionType.Size, "virtual disk size"),
         ],
         Create = Create,
-        CreateOptions = Protocols.File.FileProtocol.File.CreateOptions,
+        CreateOptions = [new("size", OptionType.Size, "Virtual disk size")],
         WriteStream = Jobs.Streams.SequentialSink.WriteRaw,
         Measure = context => new MeasureResult(context.Size, context.Size),
     };

@@ -28,9 +28,9 @@ public static class FileProtocol
         CreateOptions =
         [
             new("size", OptionType.Size, "Virtual disk size"),
-            new("preallocation", OptionType.Enum, "Preallocation mode (allowed values: off, falloc, full)", "off", ["off", "falloc", "full"]),
+            new("preallocation", OptionType.Enum, "Preallocation mode (allowed values: off, falloc, full)", null, ["off", "falloc", "full"]),
             new("nocow", OptionType.Bool, "Turn off copy-on-write (valid only on btrfs)"),
-            new("extent_size_hint", OptionType.Size, "Extent size hint for the image file, 0 to disable", "1M"),
+            new("extent_size_hint", OptionType.Size, "Extent size hint for the image file, 0 to disable"),
         ],
     };
 
@@ -103,6 +103,7 @@ public static class FileProtocol
         _ = context.Options.TakeString("extent_size_hint");
         _ = context.Options.TakeString("size");
         using HostFile file = CreateHostFile(name);
+        context.Opener.NoteCreated(name);
         ImageLocks.Take(file, new OpenSettings());
         try
         {
