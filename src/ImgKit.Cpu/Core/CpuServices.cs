@@ -1,3 +1,4 @@
+using ImgKit.Cpu.Architecture;
 using ImgKit.Cpu.Models;
 
 namespace ImgKit.Cpu;
@@ -23,6 +24,9 @@ public abstract unsafe class CpuServices
 
     /// <summary>What the CPU claims to be.</summary>
     public abstract CpuModel Model { get; }
+
+    /// <summary>Model-specific registers that are not in the context.</summary>
+    public MsrBank Msrs { get; } = new();
 
     /// <summary>The machine.</summary>
     public abstract IVcpuBus Bus { get; }
