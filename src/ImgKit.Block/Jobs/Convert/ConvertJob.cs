@@ -44,8 +44,10 @@ public sealed class ConvertJob
         int unit = request.Digest is not null && Digest.ContentDigest.LeafSize % _block == 0 ? Digest.ContentDigest.LeafSize : _block;
         _pieceSize = Math.Max(PlainPieceSize / unit, 1) * unit;
         _plan = new ConvertPlan(_source, request, unit, _pieceSize);
-        // A file's bytes do not depend on the order of writes; where a format puts its clusters does.
-        _ordered = _compressor is not null || request.Digest is not null || _target.Limits.ClusterSize > 0;
+        // Where a format puts its clusters depends on the order of writes. A file's bytes do not, but the kernel lets one
+        // thread at a time write a cached file, and taking turns costs less than contending for that.
+        _ordered = _compressor is not null || request.Digest is not null || _target.Limits.ClusterSize > 0
+            || _target.Storage is Protocols.File.FileDevice { Host.IsDirect: false };
         _kernelCopies = request.CopyInKernel && _compressor is null && request.Digest is null;
         _rate = request.RateLimit > 0 ? new RateLimiter(request.RateLimit) : null;
     }
