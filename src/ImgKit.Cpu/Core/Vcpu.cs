@@ -60,6 +60,14 @@ public interface IVcpuBus
     /// <summary>The guest enters or leaves system-management mode: the machine maps SMRAM accordingly.</summary>
     void SetSystemManagementMode(Vcpu cpu, bool active);
 
+    /// <summary>Does work while the machine's lock is held (it may be held already by this thread): hand-over of collected writes, which
+    /// must keep their order.</summary>
+    void UnderLock(Action work)
+    {
+        lock (this)
+            work();
+    }
+
     /// <summary>A level-triggered interrupt of a kernel local APIC ended; only with <see cref="InterruptControllers.Split"/>: the
     /// I/O APIC looks for entries with this vector.</summary>
     void EndOfInterrupt(Vcpu cpu, byte vector)
@@ -80,7 +88,7 @@ public abstract class Vcpu : IDisposable
     /// <summary>Executes until something needs the caller.</summary>
     public abstract VcpuExit Run();
 
-    /// <summary>What went wrong, one line, after <see cref="VcpuExit.InternalError"/>.</summary>
+    /// <summary>What went wrong after <see cref="VcpuExit.InternalError"/>: the first line says what, more lines may give registers.</summary>
     public virtual string Failure => "";
 
     /// <summary>Makes <see cref="Run"/> return <see cref="VcpuExit.Kicked"/> soon, also when it is called only afterwards (once).</summary>

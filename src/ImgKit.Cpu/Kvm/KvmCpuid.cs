@@ -1,0 +1,172 @@
+using System.Runtime.InteropServices;
+using ImgKit.Cpu.Kvm.Interop;
+using static ImgKit.Cpu.Kvm.Interop.KvmApi;
+
+namespace ImgKit.Cpu.Kvm;
+
+/// <summary>CPUID leaves for vCPUs: what KVM supports, and what depends on vCPU, machine and interrupt controllers.
+/// Sources: Intel SDM volume 2A CPUID; AMD APM volume 3 appendix E; Linux Documentation/virt/kvm/x86/cpuid.rst; Microsoft TLFS 2.4.</summary>
+internal static unsafe class KvmCpuid
+{
+    private const uint KvmBase = 0x40000000;
+
+    /// <summary>KVM_GET_SUPPORTED_CPUID (or the Hyper-V variant) as a list.</summary>
+    public static List<CpuidLeaf> GetSupported(KvmFd fd, uint request)
+    {
+        for (int room = 128; ; room *= 2)
+        {
+            // struct kvm_cpuid2: u32 nent, u32 padding, entries
+            byte[] buffer = new byte[8 + room * sizeof(kvm_cpuid_entry2)];
+            fixed (byte* p = buffer)
+            {
+                *(uint*)p = (uint)room;
+                int r = fd.Try(request, p);
+                const int E2BIG = 7;
+                if (r == -E2BIG && room < 4096)
+                    continue;
+                if (r < 0)
+                    throw new KvmException($"KVM: supported CPUID: {LibC.ErrorText(-r)}", -r);
+                var list = new List<CpuidLeaf>();
+                var entries = (kvm_cpuid_entry2*)(p + 8);
+                for (uint i = 0; i < Math.Min(*(uint*)p, (uint)room); i++)
+                {
+                    ref var e = ref entries[i];
+                    list.Add(new CpuidLeaf(e.function, e.index, (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0, e.eax, e.ebx, e.ecx, e.edx));
+                }
+                return list;
+            }
+        }
+    }
+
+    /// <summary>Sets the leaves of a vCPU.</summary>
+    public static void Apply(KvmVm vm, KvmFd vcpu, int index)
+    {
+        var options = vm.Options;
+        var leaves = (options.SelectCpuid is { } select ? select(vm.SupportedCpuid, index) : vm.SupportedCpuid)
+            .Where(l => l.Function is < KvmBase or >= 0x80000000).ToList();
+        AddParavirtual(vm, leaves);
+        for (int i = 0; i < leaves.Count; i++)
+            leaves[i] = Adapt(vm, leaves[i], index);
+        byte[] buffer = new byte[8 + leaves.Count * sizeof(kvm_cpuid_entry2)];
+        fixed (byte* p = buffer)
+        {
+            *(uint*)p = (uint)leaves.Count;
+            var entries = (kvm_cpuid_entry2*)(p + 8);
+            for (int i = 0; i < leaves.Count; i++)
+            {
+                var l = leaves[i];
+                entries[i] = new kvm_cpuid_entry2
+                {
+                    function = l.Function,
+                    index = l.Index,
+                    flags = l.IndexMatters ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+                    eax = l.Eax,
+                    ebx = l.Ebx,
+                    ecx = l.Ecx,
+                    edx = l.Edx,
+                };
+            }
+            vcpu.Call(KVM_SET_CPUID2, p, "CPUID of a vCPU");
+        }
+    }
+
+    private static CpuidLeaf Adapt(KvmVm vm, CpuidLeaf leaf, int index)
+    {
+        int count = vm.Options.ProcessorCount;
+        bool kernelApic = vm.InterruptControllers != InterruptControllers.Machine;
+        switch (leaf.Function)
+        {
+            case 1:
+                uint ecx = leaf.Ecx & ~(1u << 21 | 1u << 24) | 1u << 31;
+                if (kernelApic)
+                {
+                    ecx |= 1u << 21; // x2APIC
+                    if (vm.VmExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0)
+                        ecx |= 1u << 24;
+                }
+                uint logical = count > 1 ? (uint)Math.Min(count, 255) : 0;
+                uint edx = count > 1 ? leaf.Edx | 1u << 28 : leaf.Edx & ~(1u << 28);
+                return leaf with { Ebx = leaf.Ebx & 0xFFFF | logical << 16 | (uint)index << 24, Ecx = ecx, Edx = edx | 1u << 9 };
+            case 4 when (leaf.Eax & 31) != 0:
+                // one thread a core, all cores in one package
+                return leaf with { Eax = leaf.Eax & 0x3FFF | (uint)(Math.Min(count, 64) - 1) << 26 };
+            case 0xB or 0x1F:
+                return leaf.Index switch
+                {
+                    0 => leaf with { Eax = 0, Ebx = 1, Ecx = 0x100, Edx = (uint)index },
+                    1 => leaf with { Eax = Bits(count), Ebx = (uint)count, Ecx = 0x201, Edx = (uint)index },
+                    _ => leaf with { Eax = 0, Ebx = 0, Ecx = leaf.Index & 0xFF, Edx = (uint)index },
+                };
+            case 0x80000008:
+                return leaf with { Ecx = leaf.Ecx & ~0xF0FFu | (uint)(Math.Min(count, 256) - 1) | Bits(count) << 12 };
+            case 0x8000001E:
+                return leaf with { Eax = (uint)index, Ebx = (uint)index & 0xFF, Ecx = 0 };
+            default:
+                return leaf;
+        }
+    }
+
+    private static uint Bits(int count)
+    {
+        uint bits = 0;
+        while (1 << (int)bits < count)
+            bits++;
+        return bits;
+    }
+
+    private static void AddParavirtual(KvmVm vm, List<CpuidLeaf> leaves)
+    {
+        var options = vm.Options;
+        uint kvm = KvmBase;
+        if (options.HyperV != HyperVFeatures.None)
+        {
+            if (vm.VmExtension(KVM_CAP_HYPERV) == 0)
+                throw new KvmException("this kernel's KVM has no Hyper-V interface");
+            AddHyperV(options.HyperV, leaves);
+            kvm += 0x100;
+        }
+        if (options.HideKvm)
+            return;
+        foreach (var leaf in vm.SupportedCpuid.Where(l => l.Function is KvmBase or KvmBase + 1))
+        {
+            var l = leaf with { Function = leaf.Function - KvmBase + kvm };
+            if (leaf.Function == KvmBase)
+                l = l with { Eax = kvm + 1 };
+            else if (vm.InterruptControllers == InterruptControllers.Machine)
+                l = l with { Eax = l.Eax & ~(1u << 4 | 1u << 6 | 1u << 7 | 1u << 11 | 1u << 14 | 1u << 15) }; // async page faults, PV EOI, unhalt, PV IPI, ...: need kernel APICs
+            leaves.Add(l);
+        }
+    }
+
+    private static void AddHyperV(HyperVFeatures f, List<CpuidLeaf> leaves)
+    {
+        bool Has(HyperVFeatures x) => (f & x) != 0;
+        Span<byte> name = stackalloc byte[12];
+        "Microsoft Hv"u8.CopyTo(name);
+        var words = MemoryMarshal.Cast<byte, uint>(name);
+        leaves.Add(new CpuidLeaf(KvmBase, 0, false, KvmBase + 5, words[0], words[1], words[2]));
+        leaves.Add(new CpuidLeaf(KvmBase + 1, 0, false, 0x31237648, 0, 0, 0)); // "Hv#1"
+        leaves.Add(new CpuidLeaf(KvmBase + 2, 0, false, 14393, 0x000A0000, 0, 0)); // the build of Windows Server 2016
+        uint access = 1u << 5; // hypercall MSRs
+        if (Has(HyperVFeatures.Runtime))
+            access |= 1u << 0;
+        if (Has(HyperVFeatures.Time))
+            access |= 1u << 1 | 1u << 9;
+        if (Has(HyperVFeatures.VirtualApic))
+            access |= 1u << 4;
+        if (Has(HyperVFeatures.ProcessorIndex))
+            access |= 1u << 6;
+        if (Has(HyperVFeatures.Reset))
+            access |= 1u << 7;
+        uint misc = 0;
+        if (Has(HyperVFeatures.Frequencies))
+        {
+            access |= 1u << 11;
+            misc |= 1u << 8;
+        }
+        leaves.Add(new CpuidLeaf(KvmBase + 3, 0, false, access, 0, 0, misc));
+        uint hints = (Has(HyperVFeatures.VirtualApic) ? 1u << 3 : 0) | (Has(HyperVFeatures.Relaxed) ? 1u << 5 : 0);
+        leaves.Add(new CpuidLeaf(KvmBase + 4, 0, false, hints, Has(HyperVFeatures.Spinlocks) ? 0xFFFu : 0xFFFFFFFF, 0, 0));
+        leaves.Add(new CpuidLeaf(KvmBase + 5, 0, false, 240, 512, 0, 0));
+    }
+}

@@ -1,0 +1,156 @@
+using System.Globalization;
+using System.Text;
+using ImgKit.Cpu.Kvm.Interop;
+using static ImgKit.Cpu.Kvm.Interop.KvmApi;
+
+namespace ImgKit.Cpu.Kvm;
+
+/// <summary>A breakpoint that the host sets in the guest's debug registers.</summary>
+/// <param name="Address">linear address.</param>
+/// <param name="Kind">R/W field of DR7: 0 execution, 1 write, 3 read or write.</param>
+/// <param name="Length">bytes: 1, 2, 4 or 8; 1 for execution.</param>
+public readonly record struct HardwareBreakpoint(ulong Address, int Kind, int Length);
+
+public sealed unsafe partial class KvmVcpu
+{
+    private bool _singleStep;
+    private bool _softwareBreakpoints;
+    private HardwareBreakpoint[] _breakpoints = [];
+
+    /// <summary>Lets the host debug the guest: Run returns <see cref="VcpuExit.Debug"/> after one instruction, at INT3 (when
+    /// <paramref name="softwareBreakpoints"/>), and at up to four hardware breakpoints. Only while it does not run.</summary>
+    public void SetGuestDebug(bool singleStep, bool softwareBreakpoints, params HardwareBreakpoint[] breakpoints)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(breakpoints.Length, 4);
+        if (_machine.VmExtension(KVM_CAP_SET_GUEST_DEBUG) == 0)
+            throw new KvmException("this kernel's KVM cannot debug guests");
+        (_singleStep, _softwareBreakpoints, _breakpoints) = (singleStep, softwareBreakpoints, breakpoints);
+        SetDebug(0);
+    }
+
+    /// <summary>Exception that stopped the guest, its address and DR6, after <see cref="VcpuExit.Debug"/>.</summary>
+    public (byte Vector, ulong Address, ulong Dr6) DebugEvent { get; private set; }
+
+    private void SetDebug(uint inject)
+    {
+        var debug = new kvm_guest_debug();
+        if (_singleStep || _softwareBreakpoints || _breakpoints.Length > 0)
+            debug.control = KVM_GUESTDBG_ENABLE;
+        if (_singleStep)
+            debug.control |= KVM_GUESTDBG_SINGLESTEP;
+        if (_softwareBreakpoints)
+            debug.control |= KVM_GUESTDBG_USE_SW_BP;
+        if (_breakpoints.Length > 0)
+        {
+            debug.control |= KVM_GUESTDBG_USE_HW_BP;
+            ulong dr7 = 0x600;
+            for (int i = 0; i < _breakpoints.Length; i++)
+            {
+                var b = _breakpoints[i];
+                debug.arch.debugreg[i] = b.Address;
+                ulong length = b.Length switch { 2 => 1u, 4 => 3u, 8 => 2u, _ => 0u };
+                dr7 |= 2ul << (2 * i) | (ulong)b.Kind << (16 + 4 * i) | length << (18 + 4 * i);
+            }
+            debug.arch.debugreg[7] = dr7;
+        }
+        debug.control |= inject;
+        _fd.Call(KVM_SET_GUEST_DEBUG, &debug, "guest debugging");
+    }
+
+    /// <summary>True when the event is the host's; what the guest asked for itself is given to it.</summary>
+    private bool HandleDebug()
+    {
+        ref var d = ref _run->debug;
+        bool ours;
+        if (d.exception == 1)
+        {
+            ours = _singleStep && (d.dr6 & 1 << 14) != 0;
+            for (int i = 0; i < _breakpoints.Length; i++)
+                ours |= (d.dr6 & 1ul << i) != 0;
+        }
+        else
+        {
+            ours = d.exception == 3 && _softwareBreakpoints;
+        }
+        if (ours)
+        {
+            DebugEvent = ((byte)d.exception, d.pc, d.dr6);
+            return true;
+        }
+        SetDebug(d.exception == 3 ? KVM_GUESTDBG_INJECT_BP : KVM_GUESTDBG_INJECT_DB);
+        return false;
+    }
+
+    /// <summary>Raises a machine check in the guest (bank, status, MCG status, address, miscellaneous), SDM volume 3B chapter 16.</summary>
+    public void InjectMachineCheck(byte bank, ulong status, ulong mcgStatus, ulong address, ulong misc)
+    {
+        var mce = new kvm_x86_mce { bank = bank, status = status, mcg_status = mcgStatus, addr = address, misc = misc };
+        _fd.Call(KVM_X86_SET_MCE, &mce, "machine check");
+    }
+
+    private void SetUpMachineCheck()
+    {
+        int banks = Math.Min(_machine.VmExtension(KVM_CAP_MCE), 10);
+        if (banks == 0)
+            return;
+        ulong supported;
+        _machine.System.Call(KVM_X86_GET_MCE_CAP_SUPPORTED, &supported, "machine-check capabilities");
+        const ulong MCG_CTL_P = 1 << 8, MCG_SER_P = 1 << 24;
+        ulong capabilities = supported & (MCG_CTL_P | MCG_SER_P) | (uint)banks;
+        _fd.Call(KVM_X86_SETUP_MCE, &capabilities, "machine-check banks");
+    }
+
+    private void Fail(string what) => _failure = $"KVM: {what}{Environment.NewLine}{DescribeRegisters()}";
+
+    private string DescribeExit()
+    {
+        switch (_run->exit_reason)
+        {
+            case KVM_EXIT_INTERNAL_ERROR:
+                ref var e = ref _run->@internal;
+                string text = e.suberror switch
+                {
+                    KVM_INTERNAL_ERROR_EMULATION => "an instruction could not be emulated",
+                    KVM_INTERNAL_ERROR_SIMUL_EX => "exceptions at the same time",
+                    KVM_INTERNAL_ERROR_DELIVERY_EV => "an exit during event delivery",
+                    KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => "an unexpected exit of the processor",
+                    _ => "unknown",
+                };
+                var line = new StringBuilder($"internal error {e.suberror} ({text})");
+                for (int i = 0; i < Math.Min(e.ndata, 16); i++)
+                    line.Append(CultureInfo.InvariantCulture, $" 0x{e.data[i]:x}");
+                return line.ToString();
+            case KVM_EXIT_FAIL_ENTRY:
+                return $"the processor refused to enter the guest, hardware reason 0x{_run->fail_entry.hardware_entry_failure_reason:x}";
+            case KVM_EXIT_UNKNOWN:
+                return $"unknown exit of the processor, hardware reason 0x{_run->hw:x}";
+            case KVM_EXIT_SYSTEM_EVENT:
+                return $"system event {_run->system_event.type}";
+            default:
+                return $"unexpected exit reason {_run->exit_reason}";
+        }
+    }
+
+    /// <summary>Registers as a few lines of text.</summary>
+    public string DescribeRegisters()
+    {
+        kvm_regs r;
+        kvm_sregs s;
+        if (_fd.Try(KVM_GET_REGS, &r) < 0 || _fd.Try(KVM_GET_SREGS, &s) < 0)
+            return $"CPU#{Index}: registers cannot be read";
+        var text = new StringBuilder();
+        text.AppendLine(CultureInfo.InvariantCulture, $"CPU#{Index} RAX={r.rax:x16} RBX={r.rbx:x16} RCX={r.rcx:x16} RDX={r.rdx:x16}");
+        text.AppendLine(CultureInfo.InvariantCulture, $"RSI={r.rsi:x16} RDI={r.rdi:x16} RBP={r.rbp:x16} RSP={r.rsp:x16}");
+        text.AppendLine(CultureInfo.InvariantCulture, $"R8 ={r.r8:x16} R9 ={r.r9:x16} R10={r.r10:x16} R11={r.r11:x16}");
+        text.AppendLine(CultureInfo.InvariantCulture, $"R12={r.r12:x16} R13={r.r13:x16} R14={r.r14:x16} R15={r.r15:x16}");
+        text.AppendLine(CultureInfo.InvariantCulture, $"RIP={r.rip:x16} RFL={r.rflags:x8}");
+        foreach (var (name, seg) in new[]
+        {
+            ("ES ", s.es), ("CS ", s.cs), ("SS ", s.ss), ("DS ", s.ds), ("FS ", s.fs), ("GS ", s.gs), ("LDT", s.ldt), ("TR ", s.tr),
+        })
+            text.AppendLine(CultureInfo.InvariantCulture, $"{name}={seg.selector:x4} {seg.@base:x16} {seg.limit:x8} {FromKvm(seg).Attributes:x5}");
+        text.AppendLine(CultureInfo.InvariantCulture, $"GDT={s.gdt.@base:x16} {s.gdt.limit:x4} IDT={s.idt.@base:x16} {s.idt.limit:x4}");
+        text.Append(CultureInfo.InvariantCulture, $"CR0={s.cr0:x8} CR2={s.cr2:x16} CR3={s.cr3:x16} CR4={s.cr4:x8} EFER={s.efer:x}");
+        return text.ToString();
+    }
+}
