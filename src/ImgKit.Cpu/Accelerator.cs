@@ -35,7 +35,7 @@ public sealed record Accelerator(
         + "kvm   the processor's own virtualization extension, through /dev/kvm\n"
         + "soft  binary translation, on any x86-64 host\n"
         + "auto  kvm where /dev/kvm can be used, else soft\n"
-        + "This host: " + (KvmHost.FindProblem() is { } problem ? $"kvm can NOT be used: {problem}\n" : "kvm can be used\n")
+        + "This host: " + (KvmHost.FindHardwareProblem() is { } problem ? $"kvm can NOT be used: {problem}\n" : "kvm can be used\n")
         + "(-accel kvm,check tells all about it)\n";
 
     /// <summary>Parses NAME[,property=value...]. False with a one-line error.</summary>
@@ -98,11 +98,14 @@ public sealed record Accelerator(
     {
         if (Kind == AcceleratorKind.Soft)
             return new AcceleratorChoice(false, null);
-        string? problem = KvmHost.FindProblem();
-        if (problem is null)
-            return new AcceleratorChoice(true, null);
         if (Kind == AcceleratorKind.Kvm)
-            throw new KvmException($"cannot use KVM: {problem}");
-        return new AcceleratorChoice(false, $"KVM cannot be used, the software CPU runs the guest: {problem}");
+        {
+            if (KvmHost.FindProblem() is { } missing)
+                throw new KvmException($"cannot use KVM: {missing}");
+            return new AcceleratorChoice(true, KvmHost.FindHardwareProblem() is { } slow ? $"warning: KVM does not accelerate here: {slow}" : null);
+        }
+        return KvmHost.FindHardwareProblem() is { } problem
+            ? new AcceleratorChoice(false, $"KVM cannot be used, the software CPU runs the guest: {problem}")
+            : new AcceleratorChoice(true, null);
     }
 }

@@ -34,7 +34,7 @@ public sealed class AcceleratorTests
     {
         var choice = new Accelerator(AcceleratorKind.Auto).Choose();
         Assert.Equal(choice.UseKvm, choice.Notice is null);
-        Assert.Equal(KvmHost.FindProblem() is null, choice.UseKvm);
+        Assert.Equal(KvmHost.FindHardwareProblem() is null, choice.UseKvm);
     }
 
     [Fact]
@@ -53,12 +53,26 @@ public sealed class AcceleratorTests
     }
 
     [Fact]
+    public void Kvm_without_a_virtualization_extension_is_not_taken_by_auto_and_warned_of_on_demand()
+    {
+        bool hasExtension = File.ReadAllText("/proc/cpuinfo").Split('\n').Where(l => l.StartsWith("flags", StringComparison.Ordinal))
+            .Any(l => l.Split(' ').Any(f => f is "vmx" or "svm"));
+        if (hasExtension || KvmHost.FindProblem() is not null)
+        {
+            Assert.Equal(KvmHost.FindProblem(), KvmHost.FindHardwareProblem());
+            return;
+        }
+        Assert.False(new Accelerator(AcceleratorKind.Auto).Choose().UseKvm);
+        Assert.StartsWith("warning: KVM does not accelerate here: no vmx or svm flag in /proc/cpuinfo", new Accelerator(AcceleratorKind.Kvm).Choose().Notice);
+    }
+
+    [Fact]
     public void Description_says_what_is_there_or_why_not()
     {
         var host = KvmHost.Probe();
         string text = host.Describe();
         Assert.Contains(File.ReadAllText("/proc/cpuinfo").Split('\n').First(l => l.StartsWith("vendor_id", StringComparison.Ordinal)).Split(": ")[1], text);
-        Assert.Contains(host.IsUsable ? "can be used" : "can NOT be used", text);
+        Assert.Contains(host.IsUsable ? "KVM acceleration can be used" : "can NOT be used", text.Replace("KVM can be used, but", "KVM acceleration can be used", StringComparison.Ordinal));
         Assert.Equal(host.IsUsable, host.Capabilities.Count > 0);
     }
 }

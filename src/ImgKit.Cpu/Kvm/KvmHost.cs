@@ -20,8 +20,14 @@ public sealed record KvmHost(
     int ApiVersion,
     IReadOnlyList<(string Name, int Value)> Capabilities)
 {
+    private const string NoExtension = "no vmx or svm flag in /proc/cpuinfo";
+
     /// <summary>/dev/kvm opens and speaks the right version.</summary>
     public bool IsUsable => Problem is null;
+
+    /// <summary>/dev/kvm can be used, and the processor has VT-x or AMD-V. Without, a kernel may still offer /dev/kvm (paravirtual KVM in a
+    /// cloud machine), but then emulates much of an ordinary guest, slowly.</summary>
+    public bool IsHardware => IsUsable && Extension.Length > 0;
 
     /// <summary>What ImgKit asks of the kernel, in the order shown. Those marked needed are refused without.</summary>
     private static readonly (string Name, uint Capability, bool Needed)[] s_asked =
@@ -81,11 +87,22 @@ public sealed record KvmHost(
         return new KvmHost(vendor, extension, paging, problem, version, capabilities);
     }
 
-    /// <summary>Why /dev/kvm cannot be used, one line; null when it can. Cheaper than <see cref="Probe"/> when it can.</summary>
+    /// <summary>Why /dev/kvm cannot be used, one line; null when it can.</summary>
     public static string? FindProblem()
     {
         using var kvm = KvmFd.Open(out int errno);
         return kvm is null ? Explain(errno, ReadCpuInfo().Extension) : null;
+    }
+
+    /// <summary>Why a guest would not run on the processor itself, one line; null when it would: <see cref="FindProblem"/>, or a /dev/kvm
+    /// without VT-x or AMD-V below.</summary>
+    public static string? FindHardwareProblem()
+    {
+        string extension = ReadCpuInfo().Extension;
+        using var kvm = KvmFd.Open(out int errno);
+        if (kvm is null)
+            return Explain(errno, extension);
+        return extension.Length > 0 ? null : $"{NoExtension}: /dev/kvm is there, but has neither VT-x nor AMD-V below it";
     }
 
     /// <summary>The whole finding as lines of text, for `kvm -accel kvm,check`.</summary>
@@ -97,7 +114,7 @@ public sealed record KvmHost(
         {
             "vmx" => "vmx (Intel VT-x)",
             "svm" => "svm (AMD-V)",
-            _ => "none visible (no vmx or svm flag in /proc/cpuinfo)",
+            _ => $"none visible ({NoExtension})",
         });
         text.Append("nested paging: ").AppendLine(NestedPaging.Length > 0 ? NestedPaging : "no");
         if (ApiVersion != 0)
@@ -111,15 +128,17 @@ public sealed record KvmHost(
                     _ => value.ToString(CultureInfo.InvariantCulture),
                 });
         }
-        text.Append(Problem is null ? "KVM acceleration can be used" : $"KVM acceleration can NOT be used: {Problem}").AppendLine();
+        text.AppendLine(Problem is not null ? $"KVM acceleration can NOT be used: {Problem}"
+            : IsHardware ? "KVM acceleration can be used"
+            : $"KVM can be used, but does not accelerate ordinary guests: {NoExtension}, so the kernel emulates them");
         return text.ToString();
     }
 
     private static string Explain(int errno, string extension) => errno switch
     {
         LibC.EACCES => "no permission to open /dev/kvm (add this user to its group, usually `kvm`)",
-        _ when extension.Length == 0 => "no vmx or svm flag in /proc/cpuinfo: the processor has no virtualization extension, or it is off in "
-            + "the firmware, or this is a virtual machine without nested virtualization",
+        _ when extension.Length == 0 => $"{NoExtension}: the processor has no virtualization extension, or it is off in the firmware, or "
+            + "this is a virtual machine without nested virtualization",
         LibC.ENOENT or LibC.ENODEV => Directory.Exists("/sys/module/kvm")
             ? $"the kvm module is loaded, but not {Module(extension)} (modprobe {Module(extension)}; dmesg says why if that fails)"
             : $"the {Module(extension)} module is not loaded (modprobe {Module(extension)})",

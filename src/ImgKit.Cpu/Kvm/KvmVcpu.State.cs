@@ -188,6 +188,7 @@ public sealed unsafe partial class KvmVcpu
     /// <inheritdoc/>
     public override void SetState(CpuState state)
     {
+        CaptureInitialState();
         var g = state.Gpr;
         var r = new kvm_regs
         {

@@ -1,0 +1,37 @@
+using System.Diagnostics;
+using ImgKit.Cpu;
+using ImgKit.Cpu.Kvm;
+using ImgKit.KvmSmoke;
+
+// kvm-smoke [FILTER]: runs small guests on /dev/kvm, prints a line a test and "KVM-SMOKE passed N failed M"; exit status 1 when any failed.
+var host = KvmHost.Probe();
+Console.Write(host.Describe());
+if (!host.IsUsable)
+{
+    Console.WriteLine("KVM-SMOKE passed 0 failed 1");
+    return 1;
+}
+
+var common = new CommonTests(map => new KvmVm(map, new KvmOptions { InterruptControllers = InterruptControllers.Machine, ProcessorCount = 2 }));
+int passed = 0, failed = 0;
+foreach (var (name, run) in common.All.Concat(KvmTests.All))
+{
+    if (args.Length > 0 && !name.Contains(args[0], StringComparison.OrdinalIgnoreCase))
+        continue;
+    long start = Stopwatch.GetTimestamp();
+    string result;
+    try
+    {
+        run();
+        passed++;
+        result = "pass";
+    }
+    catch (Exception e)
+    {
+        failed++;
+        result = $"FAIL {(e is CheckFailed or KvmException ? e.Message : e.ToString())}";
+    }
+    Console.WriteLine($"{name}: {result} ({Stopwatch.GetElapsedTime(start).TotalMilliseconds:f0} ms)");
+}
+Console.WriteLine($"KVM-SMOKE passed {passed} failed {failed}");
+return failed == 0 ? 0 : 1;
