@@ -37,14 +37,14 @@ internal static class IoProgram
     public static ProgramSpec Specification => new()
     {
         Name = "kvm-io",
-        Summary = "Disk exerciser",
+        Summary = "QEMU-compatible disk exerciser",
         Version = VersionNumber,
         Options = Options,
         Operands = "[-c STRING]... [file]",
         Sections = [("Commands", "'-c help' lists the commands, '-c \"help COMMAND\"' tells more about one.")],
     };
 
-    private static string VersionNumber => typeof(IoProgram).Assembly.GetName().Version?.ToString(3) ?? "0";
+    private const string VersionNumber = "0.1.0";
 
     /// <summary><c>--help</c>.</summary>
     public static string Help() => HelpText.Program(Specification, ProgramName.Base);
