@@ -121,6 +121,9 @@ public interface ICompressingDevice
     /// <summary>Bytes compressed at a time; requests start on a multiple of it, only the disk's last may be shorter.</summary>
     int CompressionUnit { get; }
 
+    /// <summary>Everything must be stored compressed (or is by default): convert compresses without being asked.</summary>
+    bool CompressedOnly => false;
+
     /// <summary>Room that <see cref="Compress"/> needs in the worst case.</summary>
     int MaxCompressedLength { get; }
 

@@ -7,6 +7,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
     public static DriverCatalogue Default { get; } = new(
     [
         Formats.Raw.RawFormat.Driver,
+        Formats.Vmdk.VmdkFormat.Driver,
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
         Protocols.Null.NullProtocol.Coroutine,

@@ -40,6 +40,13 @@ public sealed record OpenSettings
     /// <summary>Zeroes written become WriteZeroes: 0 off, 1 on, 2 on and may unmap.</summary>
     public int DetectZeroes { get; init; }
 
+    /// <summary>What is written takes nothing from the clock or from chance (content IDs).</summary>
+    public bool Reproducible { get; init; }
+
+    /// <summary>How hard to compress what is written, on the format's own scale; null: its default. Create options (<c>compression_level</c>)
+    /// cannot be kept in most images, so whoever opens a new image for filling passes them on here.</summary>
+    public int? CompressionLevel { get; init; }
+
     /// <summary>The depth of a chain, counted to refuse one that is too deep.</summary>
     public int Depth { get; init; }
 

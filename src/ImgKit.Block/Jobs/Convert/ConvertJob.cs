@@ -35,7 +35,7 @@ public sealed class ConvertJob
         _cancellation = cancellation;
         _source = new JoinedSource(request.Sources);
         _target = request.Target;
-        _compressor = request.Compress
+        _compressor = request.Compress || request.Target is ICompressingDevice { CompressedOnly: true }
             ? request.Target as ICompressingDevice
                 ?? throw new ImageException(ImageErrorKind.Unsupported, "Compression not supported for this file format")
             : null;

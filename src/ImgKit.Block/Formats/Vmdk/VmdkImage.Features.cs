@@ -1,0 +1,168 @@
+using System.Globalization;
+
+namespace ImgKit.Block.Formats.Vmdk;
+
+/// <summary>What the tools ask of a virtual disk beyond reading and writing.</summary>
+internal sealed partial class VmdkImage
+{
+    /// <summary>Extents of a split disk are at most this long.</summary>
+    internal const long SplitSize = 1L << 31;
+
+    public int ClusterSize { get; }
+
+    public bool IsDirty => false;
+
+    bool IImageDetails.IsCompressed => false;
+
+    public InfoObject FormatSpecific
+    {
+        get
+        {
+            var extents = new List<object>();
+            foreach (var e in _extents)
+            {
+                var o = new InfoObject();
+                if (e.IsCompressed)
+                    o.Add("compressed", true);
+                o.Add("virtual-size", e.Length);
+                o.Add("filename", e.File?.FileName ?? "");
+                if (e.GrainSize > 0)
+                    o.Add("cluster-size", (long)e.GrainSize);
+                o.Add("format", e.Type);
+                if (e.Access != ExtentAccess.ReadWrite)
+                    o.Add("access", e.Access == ExtentAccess.ReadOnly ? "RDONLY" : "NOACCESS");
+                extents.Add(o);
+            }
+            return new InfoObject
+            {
+                { "cid", (long)Cid },
+                { "parent-cid", (long)(_descriptor.ParentCid ?? VmdkDescriptor.NoParent) },
+                { "create-type", CreateType },
+                { "extents", extents },
+            };
+        }
+    }
+
+    private CompressedExtent? Stream => _extents.Count == 1 ? _extents[0] as CompressedExtent : null;
+
+    public int CompressionUnit => Stream?.GrainSize ?? (ClusterSize > 0 ? ClusterSize : 1 << 16);
+
+    public int MaxCompressedLength => Stream?.MaxCompressedLength ?? CompressionUnit;
+
+    public bool CompressedOnly => Stream is not null;
+
+    /// <summary>Only streamOptimized images hold compressed grains; others say that each is better stored plain.</summary>
+    public int Compress(ReadOnlySpan<byte> unit, Span<byte> destination) => Stream?.Compress(unit, destination, CompressionLevel) ?? -1;
+
+    public void WriteCompressed(long offset, ReadOnlySpan<byte> compressed, int unitLength)
+    {
+        BeginChange(offset, unitLength);
+        var stream = Stream ?? throw new ImageException(ImageErrorKind.Unsupported, "Compression not supported for this vmdk subformat", FileName);
+        stream.WriteCompressed(offset, compressed, unitLength);
+        EndChange();
+    }
+
+    public string? BackingFileName => _descriptor.ParentFileNameHint;
+
+    public string? BackingFormat => BackingFileName is null ? null : "vmdk";
+
+    public void ChangeBackingFile(string? name, string? format)
+    {
+        if (name is not null && format is not null and not "vmdk")
+            throw new ImageException(ImageErrorKind.InvalidArgument, "backing_file must be a vmdk image", FileName) { Errno = 22 };
+        if (name is not null && _extents.Exists(e => e is FlatExtent))
+            throw new ImageException(ImageErrorKind.Unsupported, "Flat image can't have backing file", FileName) { Errno = 95 };
+        if (name is { Length: 0 })
+            name = null;
+        uint cid = VmdkDescriptor.NoParent;
+        if (name is not null)
+        {
+            VmdkCreate.CheckName(name);
+            using var parent = _context.Opener.OpenReference(ReferenceKind.Backing, _context, name, null,
+                OpenSettings.ReadOnlyDefault with { NoBacking = true, ForceShare = true, Depth = _context.Settings.Depth });
+            cid = CidOf(parent) ?? throw new ImageException(ImageErrorKind.InvalidArgument,
+                $"Invalid backing file format: {parent.DriverName}. Must be vmdk", FileName);
+        }
+        lock (_cidLock)
+        {
+            _descriptor.SetParent(cid, name);
+            StoreDescriptor(flush: true);
+            _parentChecked = false;
+        }
+    }
+
+    public BlockDevice? ReplaceBacking(BlockDevice? backing)
+    {
+        var old = _backing;
+        _backing = backing;
+        _parentChecked = false;
+        return old;
+    }
+
+    public CheckResult Check(CheckRepair repair, Action<string> report)
+    {
+        var result = new CheckResult();
+        foreach (var e in _extents)
+            e.Check(e.Access == ExtentAccess.ReadWrite && !IsReadOnly ? repair : CheckRepair.None, report, result);
+        return result;
+    }
+
+    /// <summary>Drops all that is stored here. What showed through from the parent shows again, and the parent as it is now is the right one.</summary>
+    public void MakeEmpty()
+    {
+        BeginChange(0, Length);
+        foreach (var e in _extents)
+            e.MakeEmpty();
+        if (_backing is not null && CidOf(_backing) is { } cid && _descriptor.ParentCid != cid)
+        {
+            _descriptor.SetParent(cid, _descriptor.ParentFileNameHint);
+            StoreDescriptor(flush: true);
+            _parentChecked = false;
+        }
+    }
+
+    public override void Resize(long length, ResizeOptions options = default)
+    {
+        length = checked(length + 511) & ~511L;
+        if (length == Length)
+            return;
+        if (length < Length)
+            throw new ImageException(ImageErrorKind.Unsupported, "vmdk images cannot be made smaller", FileName) { Errno = 95 };
+        var last = _extents[^1];
+        if (last.IsCompressed)
+            throw new ImageException(ImageErrorKind.Unsupported, "a streamOptimized vmdk image cannot be resized", FileName) { Errno = 95 };
+        long size = last.Length + (length - Length);
+        if (_extents.Count > 1 && size > SplitSize)
+            throw new ImageException(ImageErrorKind.Unsupported,
+                $"the last extent of a split vmdk image has room for {SplitSize - last.Length} bytes more, not for {length - Length}", FileName)
+            {
+                Errno = 95,
+            };
+        BeginChange(0, 1);
+        long old = Length;
+        last.Grow(size, options.Preallocation);
+        lock (_cidLock)
+        {
+            if (last.Line >= 0)
+            {
+                foreach (var (line, extent) in _descriptor.Extents())
+                    if (line == last.Line)
+                        _descriptor.SetExtent(line, extent with { Sectors = size / 512 });
+            }
+            UpdateGeometry(length);
+            StoreDescriptor(flush: true);
+        }
+        Volatile.Write(ref _length, length);
+        // A longer parent must not show in the bytes gained.
+        if (_backing is not null && _backing.Length > old)
+            WriteZeroes(old, Math.Min(length, _backing.Length) - old);
+    }
+
+    private void UpdateGeometry(long length)
+    {
+        if (long.TryParse(_descriptor.Get("ddb.geometry.heads"), CultureInfo.InvariantCulture, out long heads)
+            && long.TryParse(_descriptor.Get("ddb.geometry.sectors"), CultureInfo.InvariantCulture, out long sectors)
+            && heads is > 0 and <= 65536 && sectors is > 0 and <= 65536)
+            _descriptor.Update("ddb.geometry.cylinders", (length / 512 / (heads * sectors)).ToString(CultureInfo.InvariantCulture));
+    }
+}
