@@ -36,6 +36,8 @@ internal sealed class StreamOptimizedWriter
     public static void Write(StreamWriteContext context)
     {
         var options = VmdkCreateOptions.Take(context.Options, defaultSubformat: "streamOptimized");
+        if (options is { IsStream: false, IsFlat: false, IsSplit: false })
+            throw new Jobs.Streams.StreamNeedsSeekException();
         if (!options.IsStream)
             throw new ImageException(ImageErrorKind.Unsupported, $"vmdk subformat {options.Subformat} cannot be written to a stream, only streamOptimized can")
             {

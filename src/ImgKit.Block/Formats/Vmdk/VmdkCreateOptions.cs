@@ -125,7 +125,6 @@ internal sealed class VmdkCreateOptions
             parentCID={VmdkDescriptor.Hex(parentCid)}
             createType="{Subformat}"
             {parent}
-
             # Extent description
             {extents}
             # The Disk Data Base
