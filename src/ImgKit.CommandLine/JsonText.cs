@@ -39,6 +39,21 @@ public static class JsonText
         return s.ToString();
     }
 
+    /// <summary>Members in the order in which the peer prints them: that of its hash table's buckets, and in a bucket whoever was added
+    /// last first.</summary>
+    public static KeyValuePair<string, object>[] Ordered(IReadOnlyList<KeyValuePair<string, object>> members)
+    {
+        var keys = new ulong[members.Count];
+        var ordered = new KeyValuePair<string, object>[members.Count];
+        for (int i = 0; i < keys.Length; i++)
+        {
+            keys[i] = ((ulong)(Hash(members[i].Key) % Buckets) << 32) | (uint)(keys.Length - i);
+            ordered[i] = members[i];
+        }
+        Array.Sort(keys, ordered);
+        return ordered;
+    }
+
     private static void Append(StringBuilder s, object value, int depth, bool pretty)
     {
         switch (value)
@@ -75,16 +90,11 @@ public static class JsonText
 
     private static void AppendObject(StringBuilder s, IReadOnlyList<KeyValuePair<string, object>> members, int depth, bool pretty)
     {
-        // Whoever is added last comes first in its bucket.
-        var order = new (uint Bucket, int Index)[members.Count];
-        for (int i = 0; i < order.Length; i++)
-            order[i] = (Hash(members[i].Key) % Buckets, i);
-        Array.Sort(order, static (a, b) => a.Bucket != b.Bucket ? a.Bucket.CompareTo(b.Bucket) : b.Index.CompareTo(a.Index));
+        int index = 0;
         s.Append('{');
-        for (int i = 0; i < order.Length; i++)
+        foreach (var (name, value) in Ordered(members))
         {
-            var (name, value) = members[order[i].Index];
-            Separate(s, i, depth + 1, pretty);
+            Separate(s, index++, depth + 1, pretty);
             AppendString(s, name);
             s.Append(": ");
             Append(s, value, depth + 1, pretty);

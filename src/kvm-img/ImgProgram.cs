@@ -32,7 +32,15 @@ internal static class ImgProgram
     /// <summary>The command of that name, or null.</summary>
     public static Command? Find(string name) => name switch
     {
+        "amend" => new AmendCommand(),
+        "bitmap" => new BitmapCommand(),
+        "check" => new CheckCommand(),
         "create" => new CreateCommand(),
+        "info" => new InfoCommand(),
+        "map" => new MapCommand(),
+        "measure" => new MeasureCommand(),
+        "resize" => new ResizeCommand(),
+        "snapshot" => new SnapshotCommand(),
         _ => null,
     };
 

@@ -14,6 +14,7 @@ internal sealed class CommonOptions
 
     private ReferencePolicy? _policy;
     private ImageOpener? _opener;
+    private List<string>? _objects;
 
     /// <summary>The file name operand is a list of options (<c>--image-opts</c>).</summary>
     public bool IsImageOpts { get; private set; }
@@ -37,13 +38,17 @@ internal sealed class CommonOptions
     public bool JsonProgress { get; private set; }
 
     /// <summary>Opens images as these options say.</summary>
-    public ImageOpener Opener => _opener ??= new ImageOpener(null, _policy) { Warn = static text => Report.Write(text) };
+    public ImageOpener Opener => _opener ??= new ImageOpener(null, _policy)
+    {
+        Objects = DefinedObjects(),
+        Warn = static text => Report.Write(text),
+    };
 
     /// <summary>The options <c>-h</c>, <c>--object</c> and <c>--allow-references</c>, which every command has.</summary>
     public static OptionSpec[] Always =>
     [
         new('h', "help", null, "show this help"),
-        new(Object, "object", "OBJDEF", "define a helper object"),
+        new(Object, "object", "OBJDEF", "define an object that options name by its id (tls-creds-x509, throttle-group, ...)"),
         new(AllowReferences, "allow-references", "any|folder|none",
             "which other files an image may name: any (default), folder (only files in the image's own folder), or none")
         {
@@ -85,7 +90,8 @@ internal sealed class CommonOptions
         switch (id)
         {
             case Object:
-                throw new CommandException($"--object: objects of type '{ObjectType(value)}' are not supported");
+                (_objects ??= []).Add(value);
+                return true;
             case ImageOpts:
                 IsImageOpts = true;
                 return true;
@@ -132,11 +138,16 @@ internal sealed class CommonOptions
         _ => throw new CommandException("--output must be used with human or json as argument."),
     };
 
-    private static string ObjectType(string definition)
+    private BlockObjects DefinedObjects()
     {
-        foreach (var (name, value) in OptionList.Parse(definition, "qom-type"))
-            if (name == "qom-type")
-                return value;
-        return definition;
+        var objects = new BlockObjects();
+        foreach (string text in _objects ?? [])
+        {
+            var definition = new BlockOptions();
+            foreach (var (name, value) in OptionList.Parse(text, "qom-type"))
+                definition.Set(name, value);
+            objects.Add(definition);
+        }
+        return objects;
     }
 }

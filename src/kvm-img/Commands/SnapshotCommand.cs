@@ -1,0 +1,99 @@
+using System.Text;
+using ImgKit.Block;
+using ImgKit.CommandLine;
+
+namespace ImgKit.Programs.Img;
+
+/// <summary><c>snapshot</c>: internal snapshots.</summary>
+internal sealed class SnapshotCommand : Command
+{
+    protected override CommandSpec Declare() => new()
+    {
+        Name = "snapshot",
+        Summary = "List, create, apply or delete internal snapshots",
+        Operands = "FILE",
+        Options =
+        [
+            CommonOptions.FormatOption(),
+            CommonOptions.ImageOptsOption,
+            new('l', "list", null, "list the snapshots"),
+            new('c', "create", "SNAPSHOT", "create one of this name"),
+            new('a', "apply", "SNAPSHOT", "make the disk's content that of one, found by id or name"),
+            new('d', "delete", "SNAPSHOT", "delete one, found by id or name"),
+            CommonOptions.ForceShareOption,
+            CommonOptions.QuietOption,
+            .. CommonOptions.Always,
+        ],
+    };
+
+    public override int Run(string[] arguments)
+    {
+        var common = new CommonOptions();
+        int action = 0;
+        string name = "";
+        var operands = Parse(arguments, common, (id, value) =>
+        {
+            if (action != 0)
+                throw new UsageException("Cannot mix '-l', '-a', '-c', '-d'");
+            action = id;
+            name = value;
+        });
+        if (operands.Length != 1)
+            throw new UsageException("Expecting one image file name");
+        using var device = ImageAccess.Open(common, operands[0], new OpenSettings { ReadOnly = action is 'l' });
+        var image = device as ISnapshotImage;
+        switch (action)
+        {
+            case 'l':
+                if (image is { Snapshots.Count: > 0 })
+                {
+                    var s = new StringBuilder();
+                    InfoText.AppendSnapshots(s, image.Snapshots);
+                    OutputWriter.Out.Write(s.ToString());
+                }
+                break;
+            case 'c':
+                Create(image, name);
+                break;
+            case 'a':
+                Do(() => Supported(image).ApplySnapshot(name), $"Could not apply snapshot '{name}'");
+                break;
+            case 'd':
+                if (image is null || !image.Snapshots.Any(n => n.Id == name || n.Name == name))
+                    throw new CommandException($"Could not delete snapshot '{name}': snapshot not found");
+                Do(() => image.DeleteSnapshot(name), $"Could not delete snapshot '{name}'");
+                break;
+        }
+        return 0;
+    }
+
+    private static void Create(ISnapshotImage? image, string name)
+    {
+        const int notSupported = 95, ioError = 5;
+        if (image is null)
+            throw new CommandException($"Could not create snapshot '{name}': -{notSupported} (Operation not supported)");
+        try
+        {
+            image.CreateSnapshot(name, DateTimeOffset.UtcNow);
+        }
+        catch (ImageException e)
+        {
+            throw new CommandException($"Could not create snapshot '{name}': -{(e.Errno > 0 ? e.Errno : ioError)} ({e.Message})");
+        }
+    }
+
+    private static ISnapshotImage Supported(ISnapshotImage? image) =>
+        image ?? throw new ImageException(ImageErrorKind.Unsupported, "Block driver does not support internal snapshots") { Errno = 95 };
+
+    private static void Do(Action action, string failure)
+    {
+        try
+        {
+            action();
+        }
+        catch (ImageException e)
+        {
+            throw new CommandException($"{failure}: {e.Message}");
+        }
+    }
+}
