@@ -5,15 +5,15 @@ public static class Qcow2Format
 {
     private static readonly DriverOption[] Encryption =
     [
+        new("encryption", OptionType.Bool, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+        new("encrypt.format", OptionType.String, "Encrypt the image, format choices: 'aes', 'luks'"),
+        new("encrypt.key-secret", OptionType.String, "ID of secret providing qcow AES key or LUKS passphrase"),
         new("encrypt.cipher-alg", OptionType.String, "Name of encryption cipher algorithm"),
         new("encrypt.cipher-mode", OptionType.String, "Name of encryption cipher mode"),
-        new("encrypt.format", OptionType.String, "Encrypt the image, format choices: 'aes', 'luks'"),
         new("encrypt.hash-alg", OptionType.String, "Name of encryption hash algorithm"),
         new("encrypt.iter-time", OptionType.Number, "Time to spend in PBKDF in milliseconds"),
         new("encrypt.ivgen-alg", OptionType.String, "Name of IV generator algorithm"),
         new("encrypt.ivgen-hash-alg", OptionType.String, "Name of IV generator hash algorithm"),
-        new("encrypt.key-secret", OptionType.String, "ID of secret providing qcow AES key or LUKS passphrase"),
-        new("encryption", OptionType.Bool, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
     ];
 
     /// <summary>The declaration.</summary>
@@ -28,22 +28,20 @@ public static class Qcow2Format
         Create = Qcow2Creator.Create,
         CreateOptions =
         [
+            .. Encryption,
+            new("cluster_size", OptionType.Size, "qcow2 cluster size", "65536"),
+            new("extended_l2", OptionType.Bool, "Extended L2 tables", "off"),
+            new("preallocation", OptionType.Enum, "Preallocation mode (allowed values: off, metadata, falloc, full)",
+                Values: ["off", "metadata", "falloc", "full"]),
+            new("compression_type", OptionType.Enum, "Compression method used for image cluster compression", "zlib", ["zlib", "zstd"]),
+            new("size", OptionType.Size, "Virtual disk size"),
+            new("compat", OptionType.String, "Compatibility level (v2 [0.10] or v3 [1.1])"),
             new("backing_file", OptionType.String, "File name of a base image"),
             new("backing_fmt", OptionType.String, "Image format of the base image"),
-            new("cluster_size", OptionType.Size, "qcow2 cluster size", "65536"),
-            new("compat", OptionType.String, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-            new("compression_type", OptionType.Enum, "Compression method used for image cluster compression", "zlib", ["zlib", "zstd"]),
             new("data_file", OptionType.String, "File name of an external data file"),
             new("data_file_raw", OptionType.Bool, "The external data file must stay valid as a raw image"),
-            .. Encryption,
-            new("extended_l2", OptionType.Bool, "Extended L2 tables", "off"),
-            new("extent_size_hint", OptionType.Size, "Extent size hint for the image file, 0 to disable"),
             new("lazy_refcounts", OptionType.Bool, "Postpone refcount updates", "off"),
-            new("nocow", OptionType.Bool, "Turn off copy-on-write (valid only on btrfs)"),
-            new("preallocation", OptionType.Enum, "Preallocation mode (allowed values: off, metadata, falloc, full)", "off",
-                ["off", "metadata", "falloc", "full"]),
             new("refcount_bits", OptionType.Number, "Width of a reference count entry in bits", "16"),
-            new("size", OptionType.Size, "Virtual disk size"),
         ],
         SupportsBacking = true,
     };

@@ -128,9 +128,14 @@ internal sealed partial class Qcow2Image
             return;
         if (child.IsEmpty && string.IsNullOrEmpty(Header.DataFile))
             throw Bad("'data-file' is required for this image", FileName);
-        // Raw unless the user says otherwise: what a guest wrote must not choose the format.
-        string? format = child.Contains("driver") ? null : "raw";
-        _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, Header.DataFile ?? "", format,
+        // The bytes as they are, unless the user says otherwise: what a guest wrote must not choose the format.
+        string name = Header.DataFile ?? "";
+        string? format = null;
+        if (child.IsEmpty)
+            format = name.StartsWith("json:", StringComparison.Ordinal) ? "raw" : context.Opener.DriverForFile(FileNames.Resolve(FileName, name)).Name;
+        else if (!child.Contains("driver"))
+            format = "raw";
+        _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, name, format,
             context.Settings with { NoBacking = false, ForCheck = false }, child);
     }
 
