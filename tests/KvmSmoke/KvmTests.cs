@@ -40,7 +40,10 @@ internal sealed unsafe partial class KvmTests
     private static void Expect(VcpuExit expected, Vcpu cpu)
     {
         var exit = cpu.Run();
-        Check.True(exit == expected, $"expected {expected}, got {exit} {cpu.Failure}");
+        if (exit == expected)
+            return;
+        string registers = exit == VcpuExit.InternalError ? "" : ((KvmVcpu)cpu).DescribeRegisters();
+        throw new CheckFailed($"expected {expected}, got {exit} {cpu.Failure}{registers}");
     }
 
     /// <summary>Runs until the guest writes 0xFF to port 0x80 (kernel controllers: HLT never shows).</summary>
@@ -517,6 +520,8 @@ internal sealed unsafe partial class KvmTests
         var cpu = (KvmVcpu)g.Long(a =>
         {
             a.nop(); // 1000
+            a.nop();
+            a.nop();
             a.hlt();
         });
         var state = new CpuState();
