@@ -129,51 +129,51 @@ public unsafe struct CpuContext
 
     // What follows belongs to the translator.
 
-    /// <summary>Exit asked for: generated code polls this.</summary>
-    public int ExitFlag;
+    /// <summary>1 while generated code may go on; 0 asks it to return. Polled at backward and indirect jumps.</summary>
+    public int KeepRunning;
 
     /// <summary>IF while generated code runs (C# sees it in <see cref="Rflags"/>).</summary>
     public byte LiveIf;
 
-    /// <summary>DF likewise.</summary>
-    public byte LiveDf;
-
-    /// <summary>The FPU registers of the host hold the guest's.</summary>
+    /// <summary>1 while the FPU registers of the host hold the guest's.</summary>
     public byte FpuLoaded;
 
-    /// <summary>A store went to the bounce buffer and must be completed.</summary>
+    /// <summary>What a store on the slow path still needs: bit 0 copy from the bounce buffer, bit 1 leave the block.</summary>
     public byte PendingStore;
+
+    /// <summary>Level of INTR, so that STI sees it.</summary>
+    public byte InterruptLine;
 
     /// <summary>What the present state means for translation (size, privilege, segments ...).</summary>
     public ulong ModeKey;
 
-    /// <summary>Host address that a helper wants generated code to go on at.</summary>
+    /// <summary>Where generated code goes on after entry; result of a slow access.</summary>
     public ulong ResumeAt;
 
-    /// <summary>Host address and number of a signal in generated code.</summary>
+    /// <summary>RFLAGS of the host when generated code was left.</summary>
+    public ulong HostFlags;
+
+    /// <summary>Host address, trap number and error code of a signal in generated code.</summary>
     public ulong FaultPc;
 
     public ulong FaultTrap;
     public ulong FaultError;
 
-    /// <summary>Why generated code returned, with an argument.</summary>
-    public ulong ExitReason;
-
+    /// <summary>Argument of the exit (<c>ExitReason</c> is the return value of the entry stub).</summary>
     public ulong ExitArgument;
 
     /// <summary>Handle of the managed engine.</summary>
     public nint Owner;
 
+    /// <summary>Address of this context.</summary>
+    public CpuContext* Self;
+
     public ulong Scratch0;
     public ulong Scratch1;
     public ulong Scratch2;
-    public ulong Scratch3;
 
-    /// <summary>Host stack pointer of the entry stub.</summary>
+    /// <summary>Stack pointer of the entry stub.</summary>
     public ulong HostStack;
-
-    /// <summary>Where in the context the soft TLB starts is the translator's own business; the context is allocated larger.</summary>
-    public ulong Spare;
 
     /// <summary>A segment register by its encoding number (0 ES .. 5 GS).</summary>
     public static SegmentState* Segment(CpuContext* context, int index) => &context->Es + index;

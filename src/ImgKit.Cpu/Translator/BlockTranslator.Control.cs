@@ -1,0 +1,347 @@
+using Iced.Intel;
+
+namespace ImgKit.Cpu.Translator;
+
+internal sealed unsafe partial class BlockTranslator
+{
+    private int _jumpCache;
+    private bool _alone;
+
+    // Short jumps to places that must lie near but out of the way: emitted behind the next unconditional jump.
+    private readonly List<(nint Fix, ColdKind Kind, ulong Rip)> _thunks = [];
+
+    private void FlushThunks()
+    {
+        foreach (var (fix, kind, rip) in _thunks)
+        {
+            _e.FixShortHere((byte*)fix);
+            _cold.Add(new Cold { Kind = kind, Fix = _e.JmpForward(), Rip = rip });
+        }
+        _thunks.Clear();
+    }
+
+    /// <summary>Leaves with RIP at the current instruction when asked to.</summary>
+    private void EmitPoll()
+    {
+        _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
+        _thunks.Add(((nint)_e.JrcxzForward(), ColdKind.Poll, _instructions[_current].IP & _mode.RipMask));
+    }
+
+    /// <summary>The same where much code may follow.</summary>
+    private void EmitPollInline()
+    {
+        _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
+        byte* stop = _e.JrcxzForward();
+        byte* go = _e.JmpShortForward();
+        _e.FixShortHere(stop);
+        _cold.Add(new Cold { Kind = ColdKind.Poll, Fix = _e.JmpForward(), Rip = _instructions[_current].IP & _mode.RipMask });
+        _e.FixShortHere(go);
+    }
+
+    private ulong BranchTarget(in Instruction instruction) => instruction.NearBranchTarget & _mode.RipMask;
+
+    private bool IsBackward(ulong target) => target <= (_instructions[_current].IP & _mode.RipMask);
+
+    /// <summary>A target that the same translation reaches: same guest page, so the same mapping.</summary>
+    private bool IsNear(ulong target) => !_alone && !_mode.SingleStep && (target + _mode.CodeBase ^ _block.Rip + _mode.CodeBase) >> 12 == 0 &&
+        target == (target & _mode.RipMask);
+
+    private void EmitJumpTo(ulong target)
+    {
+        if (_mode.SingleStep)
+        {
+            EmitDataCall(_stubs.StepDone, target);
+        }
+        else if (IsNear(target))
+        {
+            var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
+            if (known != null)
+                _e.Jmp(known.Code);
+            else if (target == _block.Rip)
+                _e.Jmp(_block.Code);
+            else
+                _cold.Add(new Cold { Kind = ColdKind.Chain, Fix = _e.JmpForward(), Rip = target });
+        }
+        else
+        {
+            EmitLookupConstant(target);
+        }
+    }
+
+    private void EmitConditionalJumpTo(int condition, ulong target)
+    {
+        if (IsNear(target))
+        {
+            var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
+            if (known != null)
+                _e.Jcc(condition, known.Code);
+            else if (target == _block.Rip)
+                _e.Jcc(condition, _block.Code);
+            else
+                _cold.Add(new Cold { Kind = ColdKind.Chain, Fix = _e.JccForward(condition), Rip = target });
+        }
+        else
+        {
+            _cold.Add(new Cold { Kind = ColdKind.FarChain, Fix = _e.JccForward(condition), Rip = target });
+        }
+    }
+
+    /// <summary>Jumps through the jump cache to a fixed RIP.</summary>
+    private void EmitLookupConstant(ulong target)
+    {
+        if (_mode.SingleStep)
+        {
+            EmitDataCall(_stubs.StepDone, target);
+            return;
+        }
+        int entry = _jumpCache + TranslatorVcpu.JumpIndex(target) * 16;
+        _e.LoadGs(Host.Rcx, entry);
+        if (!_mode.Is64)
+        {
+            _e.Lea(Host.Rcx, Host.Rcx, -1, 0, (int)target, false);
+        }
+        else if ((long)target == (int)target)
+        {
+            _e.Lea(Host.Rcx, Host.Rcx, -1, 0, (int)target, true);
+        }
+        else
+        {
+            _e.MovImmediate(Host.Rbp, target);
+            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, true);
+        }
+        byte* hit = _e.JrcxzForward();
+        EmitDataCall(_stubs.Goto, target);
+        _e.FixShortHere(hit);
+        _e.Gs(0xFF, 4, entry + 8, false);
+    }
+
+    /// <summary>Jumps to the RIP in RBP (already cut to the code size), with a poll.</summary>
+    private void EmitJumpIndirect()
+    {
+        if (_mode.SingleStep)
+        {
+            _e.Jmp(_stubs.StepDoneRbp);
+            return;
+        }
+        _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
+        byte* poll = _e.JrcxzForward();
+        EmitJumpIndex();
+        _e.StoreGs(Layout.Scratch0, Host.Rcx);
+        _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, false, _jumpCache, true);
+        _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, true);
+        byte* hit = _e.JrcxzForward();
+        _e.Jmp(_stubs.LookupRbp);
+        _e.FixShortHere(poll);
+        _e.Jmp(_stubs.PollRbp);
+        _e.FixShortHere(hit);
+        _e.LoadGs(Host.Rcx, Layout.Scratch0);
+        _e.GsIndexed(0xFF, 4, Host.Rcx, false, _jumpCache + 8, false);
+    }
+
+    /// <summary>RCX: offset in the jump cache for the RIP in RBP; as <see cref="TranslatorVcpu.JumpIndex"/>.</summary>
+    private void EmitJumpIndex()
+    {
+        _e.ShiftPage(Host.Rcx, Host.Rbp);
+        _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, false);
+        _e.LeaIndex(Host.Rcx, Host.Rcx, 3, 0, false);
+        _e.Lea(Host.Rcx, Host.Rcx, Host.Rcx, 0, 0, false);
+        _e.MovzxWord(Host.Rcx, Host.Rcx);
+    }
+
+    private bool EmitConditional(in Instruction instruction)
+    {
+        ulong target = BranchTarget(instruction), next = instruction.NextIP & _mode.RipMask;
+        int condition = ConditionOf(instruction.ConditionCode);
+        bool last = IsBackward(target) || IsLast();
+        if (IsBackward(target) && !_mode.SingleStep)
+            EmitPoll();
+        EmitConditionalJumpTo(condition, target);
+        if (!last)
+            return false;
+        EmitJumpTo(next);
+        FlushThunks();
+        return true;
+    }
+
+    private bool IsLast() => _current == _lastIndex;
+
+    private int _lastIndex;
+
+    private static int ConditionOf(ConditionCode code) => code switch
+    {
+        ConditionCode.o => 0,
+        ConditionCode.no => 1,
+        ConditionCode.b => 2,
+        ConditionCode.ae => 3,
+        ConditionCode.e => 4,
+        ConditionCode.ne => 5,
+        ConditionCode.be => 6,
+        ConditionCode.a => 7,
+        ConditionCode.s => 8,
+        ConditionCode.ns => 9,
+        ConditionCode.p => 10,
+        ConditionCode.np => 11,
+        ConditionCode.l => 12,
+        ConditionCode.ge => 13,
+        ConditionCode.le => 14,
+        _ => 15,
+    };
+
+    /// <summary>LOOP, LOOPE, LOOPNE, JCXZ, JECXZ, JRCXZ. The address size chooses CX, ECX or RCX.</summary>
+    private bool EmitLoop(in Instruction instruction)
+    {
+        ulong target = BranchTarget(instruction), next = instruction.NextIP & _mode.RipMask;
+        if (!_mode.SingleStep)
+            EmitPollInline();
+        int size = instruction.Code switch
+        {
+            Code.Loop_rel8_16_CX or Code.Loop_rel8_32_CX or Code.Loope_rel8_16_CX or Code.Loope_rel8_32_CX or Code.Loopne_rel8_16_CX or
+                Code.Loopne_rel8_32_CX or Code.Jcxz_rel8_16 or Code.Jcxz_rel8_32 => 2,
+            Code.Loop_rel8_64_RCX or Code.Loop_rel8_16_RCX or Code.Loope_rel8_64_RCX or Code.Loope_rel8_16_RCX or
+                Code.Loopne_rel8_64_RCX or Code.Loopne_rel8_16_RCX or Code.Jrcxz_rel8_64 or Code.Jrcxz_rel8_16 => 8,
+            _ => 4,
+        };
+        if (instruction.Mnemonic is Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne)
+        {
+            if (size == 2)
+            {
+                _e.Lea(Host.Rcx, Host.R13, -1, 0, -1, false);
+                _e.MovWord(Host.R13, Host.Rcx);
+            }
+            else
+            {
+                _e.Lea(Host.R13, Host.R13, -1, 0, -1, size == 8);
+            }
+        }
+        if (size == 2)
+            _e.MovzxWord(Host.Rcx, Host.R13);
+        else
+            _e.MovRr(Host.Rcx, Host.R13, size == 8);
+        byte* zero = _e.JrcxzForward();
+        if (instruction.Mnemonic is Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz)
+        {
+            // A jump around: the displacement is short.
+            byte* around = _e.JmpForward();
+            _e.FixShortHere(zero);
+            EmitJumpTo(target);
+            _e.FixHere(around);
+            EmitJumpTo(next);
+        }
+        else
+        {
+            if (instruction.Mnemonic == Mnemonic.Loope)
+                EmitConditionalJumpToOrStep(4, target);
+            else if (instruction.Mnemonic == Mnemonic.Loopne)
+                EmitConditionalJumpToOrStep(5, target);
+            else
+                EmitJumpToFixed(target);
+            _e.FixShortHere(zero);
+            EmitJumpTo(next);
+        }
+        FlushThunks();
+        return true;
+    }
+
+    private void EmitConditionalJumpToOrStep(int condition, ulong target) => EmitConditionalJumpTo(condition, target);
+
+    /// <summary>A jump of exactly five bytes: the long forms go to the cold part.</summary>
+    private void EmitJumpToFixed(ulong target)
+    {
+        if (IsNear(target))
+            EmitJumpTo(target);
+        else
+            _cold.Add(new Cold { Kind = ColdKind.FarChain, Fix = _e.JmpForward(), Rip = target });
+    }
+
+    private bool EmitBranch(ref Instruction instruction)
+    {
+        switch (instruction.FlowControl)
+        {
+            case FlowControl.ConditionalBranch:
+                if (instruction.IsJccShortOrNear)
+                    return EmitConditional(instruction);
+                if (instruction.IsLoop || instruction.IsLoopcc || instruction.IsJcxShort)
+                    return EmitLoop(instruction);
+                break;
+            case FlowControl.UnconditionalBranch when instruction.IsJmpShortOrNear:
+            {
+                ulong target = BranchTarget(instruction);
+                if (IsBackward(target) && !_mode.SingleStep)
+                    EmitPoll();
+                EmitJumpTo(target);
+                FlushThunks();
+                return true;
+            }
+            case FlowControl.Call when instruction.IsCallNear:
+            {
+                ulong target = BranchTarget(instruction);
+                if (IsBackward(target) && !_mode.SingleStep)
+                    EmitPollInline();
+                EmitPushImmediate(instruction.NextIP & _mode.RipMask, -instruction.StackPointerIncrement, true);
+                EmitJumpTo(target);
+                FlushThunks();
+                return true;
+            }
+            case FlowControl.IndirectBranch when instruction.IsJmpNearIndirect:
+                EmitLoadTarget(ref instruction);
+                _e.LoadGs(Host.Rbp, Layout.Scratch1);
+                EmitJumpIndirect();
+                return true;
+            case FlowControl.IndirectCall when instruction.IsCallNearIndirect:
+                EmitLoadTarget(ref instruction);
+                EmitPushImmediate(instruction.NextIP & _mode.RipMask, -instruction.StackPointerIncrement, true);
+                _e.LoadGs(Host.Rbp, Layout.Scratch1);
+                EmitJumpIndirect();
+                return true;
+            case FlowControl.Return when instruction.Mnemonic == Mnemonic.Ret:
+                EmitReturn(instruction);
+                return true;
+        }
+        EmitInterpreted();
+        return true;
+    }
+
+    /// <summary>Target of an indirect near branch, zero-extended, to Scratch1.</summary>
+    private void EmitLoadTarget(ref Instruction instruction)
+    {
+        int size;
+        if (instruction.Op0Kind == OpKind.Memory)
+        {
+            size = instruction.MemorySize.GetSize();
+            BeginMemory(OperandOf(instruction), size, false);
+            if (size == 2)
+                _e.Rm(0x0FB7, Host.Rcx, Host.Rbp, Host.Rcx, 0, 0, false);
+            else
+                _e.Rm(0x8B, Host.Rcx, Host.Rbp, Host.Rcx, 0, 0, size == 8);
+            _e.StoreGs(Layout.Scratch1, Host.Rcx);
+            EndMemory();
+            return;
+        }
+        var register = instruction.Op0Register;
+        size = register.GetSize();
+        int guest = GuestNumber(register), host = Host.OfGuest[guest];
+        if (host == Host.Spilled)
+        {
+            _e.LoadGs(Host.Rcx, Layout.Gpr(guest));
+            host = Host.Rcx;
+        }
+        if (size == 2)
+            _e.MovzxWord(Host.Rcx, host);
+        else
+            _e.MovRr(Host.Rcx, host, size == 8);
+        _e.StoreGs(Layout.Scratch1, Host.Rcx);
+    }
+
+    /// <summary>Leaves the current instruction to C#; the block goes on behind it where the interpreter says so.</summary>
+    private void EmitInterpreted()
+    {
+        _e.MovImmediate(Host.Rcx, NewSite(0, interpreted: true));
+        _e.Call(_stubs.Interpret);
+    }
+
+    private void EmitRaise(byte vector, bool errorCode = false)
+    {
+        _e.MovImmediate(Host.Rcx, NewSite(vector | (errorCode ? Site.ErrorCode : 0)));
+        _e.Call(_stubs.Raise);
+    }
+}

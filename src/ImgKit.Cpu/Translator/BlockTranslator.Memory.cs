@@ -1,0 +1,317 @@
+using Iced.Intel;
+
+namespace ImgKit.Cpu.Translator;
+
+internal sealed unsafe partial class BlockTranslator
+{
+    /// <summary>A guest memory operand. Registers are guest numbers, -1 for none.</summary>
+    private readonly record struct MemoryOperand(int Base, int Index, int Shift, long Displacement, int Segment, int AddressBits);
+
+    private enum ColdKind
+    {
+        Access,
+        SegmentAccess,
+        Chain,
+        FarChain,
+        Poll,
+        PollRbp,
+        Interpret,
+    }
+
+    private struct Cold
+    {
+        public ColdKind Kind;
+        public byte* Fix;
+        public byte* OpStart;
+        public byte* OpEnd;
+        public uint Site;
+        public int Tag;
+        public bool Write;
+        public bool Faultable;
+        public ulong Rip;
+    }
+
+    private readonly List<Cold> _cold = [];
+    private int _openCold;
+    private Site[] _sites = new Site[4096];
+    private int _siteCount;
+    private Instruction[] _interpreted = new Instruction[1024];
+    private int _interpretedCount;
+
+    // Host address (relative to the slot) and guest address of what may fault natively, ascending.
+    private uint[] _pcHost = new uint[4096];
+    private ulong[] _pcGuest = new ulong[4096];
+    private int _pcCount;
+
+    public ref readonly Site GetSite(uint index) => ref _sites[index];
+
+    public ref readonly Instruction GetInterpreted(int index) => ref _interpreted[index];
+
+    /// <summary>Guest address of the instruction that generated code at a host address belongs to.</summary>
+    public bool TryFindGuestAddress(ulong hostAddress, out ulong rip)
+    {
+        rip = 0;
+        if (hostAddress < (ulong)_slot || hostAddress >= (ulong)_e.P)
+            return false;
+        int i = Array.BinarySearch(_pcHost, 0, _pcCount, (uint)(hostAddress - (ulong)_slot));
+        if (i < 0)
+            i = ~i - 1;
+        if (i < 0)
+            return false;
+        rip = _pcGuest[i];
+        return true;
+    }
+
+    private void MarkFaultable(byte* at, ulong rip)
+    {
+        if (_pcCount == _pcHost.Length)
+        {
+            Array.Resize(ref _pcHost, _pcCount * 2);
+            Array.Resize(ref _pcGuest, _pcCount * 2);
+        }
+        _pcHost[_pcCount] = (uint)(at - _slot);
+        _pcGuest[_pcCount++] = rip;
+    }
+
+    private uint NewSite(uint info, bool interpreted = false)
+    {
+        if (_siteCount == _sites.Length)
+            Array.Resize(ref _sites, _siteCount * 2);
+        ref var instruction = ref _instructions[_current];
+        int index = -1;
+        if (interpreted)
+        {
+            if (_interpretedCount == _interpreted.Length)
+                Array.Resize(ref _interpreted, _interpretedCount * 2);
+            index = _interpretedCount++;
+            _interpreted[index] = instruction;
+        }
+        _sites[_siteCount] = new Site
+        {
+            Rip = instruction.IP & _mode.RipMask,
+            NextRip = instruction.NextIP & _mode.RipMask,
+            Info = info,
+            Instruction = index,
+        };
+        return (uint)_siteCount++;
+    }
+
+    private MemoryOperand OperandOf(in Instruction instruction)
+    {
+        int segment = SegmentNumber(instruction.MemorySegment);
+        if (instruction.IsIPRelativeMemoryOperand)
+        {
+            long target = (long)instruction.IPRelativeMemoryAddress;
+            return new MemoryOperand(-1, -1, 0, target, segment, 64);
+        }
+        int bits = instruction.MemoryBase != Register.None ? instruction.MemoryBase.GetSize() * 8 :
+            instruction.MemoryIndex != Register.None ? instruction.MemoryIndex.GetSize() * 8 :
+            instruction.MemoryDisplSize switch { 2 => 16, 4 => _mode.Is64 ? 64 : 32, 8 => 64, _ => _mode.CodeBits };
+        int shift = instruction.MemoryIndexScale switch { 2 => 1, 4 => 2, 8 => 3, _ => 0 };
+        return new MemoryOperand(
+            instruction.MemoryBase == Register.None ? -1 : GuestNumber(instruction.MemoryBase),
+            instruction.MemoryIndex == Register.None ? -1 : GuestNumber(instruction.MemoryIndex),
+            shift, (long)instruction.MemoryDisplacement64, segment, bits);
+    }
+
+    private static int SegmentNumber(Register segment) => segment switch
+    {
+        Register.ES => 0,
+        Register.CS => 1,
+        Register.SS => 2,
+        Register.DS => 3,
+        Register.FS => 4,
+        _ => 5,
+    };
+
+    /// <summary>Effective address (without segment base) to RBP; clobbers RCX, no flags.</summary>
+    private void EmitEffectiveAddress(in MemoryOperand m)
+    {
+        bool wide = m.AddressBits == 64;
+        int displacement = (int)m.Displacement;
+        if (m.Base < 0 && m.Index < 0)
+        {
+            _e.MovImmediate(Host.Rbp, m.AddressBits switch
+            {
+                16 => (ushort)m.Displacement,
+                32 => (uint)m.Displacement,
+                _ => (ulong)m.Displacement,
+            });
+            return;
+        }
+        int baseRegister = -1, index = -1;
+        if (m.Base >= 0)
+        {
+            baseRegister = Host.OfGuest[m.Base];
+            if (baseRegister == Host.Spilled)
+            {
+                _e.LoadGs(Host.Rbp, Layout.Gpr(m.Base));
+                baseRegister = Host.Rbp;
+            }
+        }
+        if (m.Index >= 0)
+        {
+            index = Host.OfGuest[m.Index];
+            if (index == Host.Spilled)
+            {
+                _e.LoadGs(Host.Rcx, Layout.Gpr(m.Index));
+                index = Host.Rcx;
+            }
+        }
+        if (index < 0 && displacement == 0)
+            _e.MovRr(Host.Rbp, baseRegister, wide);
+        else if (baseRegister < 0)
+            _e.LeaIndex(Host.Rbp, index, m.Shift, displacement, wide);
+        else
+            _e.Lea(Host.Rbp, baseRegister, index, m.Shift, displacement, wide);
+        if (m.AddressBits == 16)
+            _e.MovzxWord(Host.Rbp, Host.Rbp);
+    }
+
+    /// <summary>
+    /// Makes [RBP + RCX] the host address of a guest operand. What is emitted until <see cref="EndMemory"/> is the operation: it is
+    /// position-independent, finishes the instruction, and is emitted a second time for stores on the slow path.
+    /// Clobbers flags only where the guest's are dead.
+    /// </summary>
+    private void BeginMemory(in MemoryOperand m, int size, bool write, bool locked = false, bool leaves = false)
+    {
+        EmitEffectiveAddress(m);
+        BeginMemoryAtRbp(m.Segment, m.AddressBits, size, write, locked, leaves);
+    }
+
+    private void BeginMemoryAtRbp(int segment, int addressBits, int size, bool write, bool locked = false, bool leaves = false)
+    {
+        uint site = NewSite((uint)size | (write ? Site.Write : 0) | (locked ? Site.Locked : 0) | (leaves ? Site.Leaves : 0) |
+            (uint)segment << 12);
+        _openCold = _cold.Count;
+        EmitSegment(segment, addressBits, size, write, site);
+        int tag = write ? Layout.TlbWrite(_mode.TlbSet) : Layout.TlbRead(_mode.TlbSet);
+        var cold = new Cold { Kind = ColdKind.Access, Site = site, Write = write };
+        _e.ShiftPage(Host.Rcx, Host.Rbp);
+        _e.MovzxByte(Host.Rcx, Host.Rcx);
+        if (_flagsLive[_current])
+        {
+            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, tag, true);
+            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
+            _e.ShiftPage(Host.Rcx, Host.Rcx);
+            byte* hit = _e.JrcxzForward();
+            cold.Fix = _e.JmpForward();
+            _e.FixShortHere(hit);
+            _e.ShiftPage(Host.Rcx, Host.Rbp);
+            _e.MovzxByte(Host.Rcx, Host.Rcx);
+            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbAddend(_mode.TlbSet), true);
+        }
+        else
+        {
+            _e.GsIndexed(0x03, Host.Rbp, Host.Rcx, true, tag, true);
+            _e.CmpImmediate(Host.Rbp, 4096 - size, true);
+            cold.Fix = _e.JccForward(7);
+            cold.Tag = tag;
+            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbHost(_mode.TlbSet), true);
+        }
+        _cold.Add(cold);
+        for (int i = _openCold; i < _cold.Count; i++)
+        {
+            var item = _cold[i];
+            item.OpStart = _e.P;
+            _cold[i] = item;
+        }
+    }
+
+    /// <summary>Limit check and base of a segment; RBP from offset to linear address.</summary>
+    private void EmitSegment(int segment, int addressBits, int size, bool write, uint site)
+    {
+        var kind = _mode.Segment(segment);
+        if (!_mode.Is64 && segment == 1 && write && _mode.Protected)
+        {
+            _cold.Add(new Cold { Kind = ColdKind.SegmentAccess, Site = site, Write = write, Fix = _e.JmpForward() });
+        }
+        else if (kind == SegmentClass.Checked || kind == SegmentClass.Based64K && addressBits != 16)
+        {
+            _e.LoadGs(Host.Rcx, Layout.SegmentCheck(segment));
+            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
+            _e.Rorx(Host.Rcx, Host.Rcx, 48, true);
+            _e.MovzxWord(Host.Rcx, Host.Rcx);
+            byte* bad = _e.JrcxzForward();
+            byte* good = _e.JmpShortForward();
+            _e.FixShortHere(bad);
+            _cold.Add(new Cold { Kind = ColdKind.SegmentAccess, Site = site, Write = write, Fix = _e.JmpForward() });
+            _e.FixShortHere(good);
+        }
+        if (kind != SegmentClass.Flat)
+        {
+            _e.LoadGs(Host.Rcx, Layout.SegmentBase(segment), _mode.Is64);
+            _e.Lea(Host.Rbp, Host.Rbp, Host.Rcx, 0, 0, _mode.Is64);
+        }
+    }
+
+    /// <summary>Folds the operand's address into RBP alone, so that RCX is free.</summary>
+    private void FoldMemory() => _e.Lea(Host.Rbp, Host.Rbp, Host.Rcx, 0, 0, true);
+
+    private void EndMemory(bool faultable = false)
+    {
+        for (int i = _openCold; i < _cold.Count; i++)
+        {
+            var item = _cold[i];
+            item.OpEnd = _e.P;
+            item.Faultable = faultable;
+            item.Rip = _instructions[_current].IP & _mode.RipMask;
+            _cold[i] = item;
+        }
+    }
+
+    private void EmitCold()
+    {
+        for (int i = 0; i < _cold.Count; i++)
+        {
+            var item = _cold[i];
+            _e.FixHere(item.Fix);
+            switch (item.Kind)
+            {
+                case ColdKind.Access:
+                case ColdKind.SegmentAccess:
+                    if (item.Tag != 0)
+                        _e.GsIndexed(0x2B, Host.Rbp, Host.Rcx, true, item.Tag, true);
+                    _e.MovImmediate(Host.Rcx, item.Site);
+                    _e.Call(item.Kind == ColdKind.Access ? _stubs.SlowAccess : _stubs.SlowSegment);
+                    if (!item.Write)
+                    {
+                        _e.Jmp(item.OpStart);
+                        break;
+                    }
+                    if (item.Faultable)
+                        MarkFaultable(_e.P, item.Rip);
+                    _e.Bytes(new ReadOnlySpan<byte>(item.OpStart, (int)(item.OpEnd - item.OpStart)));
+                    _e.MovImmediate(Host.Rcx, item.Site);
+                    _e.Call(_stubs.CompleteStore);
+                    _e.Jmp(item.OpEnd);
+                    break;
+                case ColdKind.Chain:
+                    _e.Call(_stubs.Chain);
+                    _e.Int32((int)(_e.P - item.Fix));
+                    _e.Int64(item.Rip);
+                    break;
+                case ColdKind.FarChain:
+                    EmitLookupConstant(item.Rip);
+                    break;
+                case ColdKind.Poll:
+                    EmitDataCall(_stubs.Poll, item.Rip);
+                    break;
+                case ColdKind.PollRbp:
+                    _e.Jmp(_stubs.PollRbp);
+                    break;
+                case ColdKind.Interpret:
+                    _e.MovImmediate(Host.Rcx, item.Site);
+                    _e.Call(_stubs.Interpret);
+                    _e.Jmp(item.OpEnd);
+                    break;
+            }
+        }
+    }
+
+    private void EmitDataCall(byte* stub, ulong rip)
+    {
+        _e.Call(stub);
+        _e.Int64(rip);
+    }
+}

@@ -1,0 +1,242 @@
+using Iced.Intel;
+
+namespace ImgKit.Cpu.Translator;
+
+/// <summary>What generated code refers to when it calls C#: an instruction, and how it accesses memory.</summary>
+internal struct Site
+{
+    public ulong Rip;
+    public ulong NextRip;
+
+    /// <summary>Bytes accessed in bits 0..7, <see cref="Write"/>, <see cref="Locked"/>, segment in bits 12..14; vector for exceptions.</summary>
+    public uint Info;
+
+    /// <summary>Index of the instruction in the translator's list, for the interpreter.</summary>
+    public int Instruction;
+
+    public const uint Write = 1 << 8;
+    public const uint Locked = 1 << 9;
+
+    /// <summary>The instruction leaves the block by itself.</summary>
+    public const uint Leaves = 1 << 11;
+
+    /// <summary>The exception has an error code of 0.</summary>
+    public const uint ErrorCode = 1 << 10;
+}
+
+/// <summary>A translated piece of guest code.</summary>
+internal sealed unsafe class Block
+{
+    public ulong Rip;
+    public ulong ModeKey;
+    public ulong PhysicalPage;
+
+    /// <summary>Offset in the page of the first byte, and behind the last.</summary>
+    public int Start;
+
+    public int End;
+
+    /// <summary>Second page of a block whose one instruction crosses pages, or -1.</summary>
+    public long SecondPage = -1;
+
+    public byte* Code;
+
+    /// <summary>Where execution goes once the block is invalid.</summary>
+    public byte* Retired;
+
+    public bool Invalid;
+
+    /// <summary>From memory of a device: used once.</summary>
+    public bool Uncached;
+}
+
+/// <summary>
+/// Translates one run of guest instructions into host code. Guest registers stay in host registers, guest flags in the host's;
+/// a memory operand is looked up in the soft TLB first; whatever cannot run natively calls the interpreter.
+/// </summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    private const int MaxInstructions = 48;
+    private const int MaxSideExits = 4;
+
+    private readonly Stubs _stubs = CodeArena.Stubs;
+    private readonly TranslatorVcpu _owner;
+    private readonly InstructionInfoFactory _infos = new();
+    private readonly CodeWriterAtPointer _writer;
+    private readonly Encoder _encoder;
+    private readonly PageReader _reader = new();
+    private readonly Instruction[] _instructions = new Instruction[MaxInstructions];
+    private readonly bool[] _flagsLive = new bool[MaxInstructions];
+    private readonly byte* _slot;
+    private readonly byte* _slotEnd;
+
+    private Emitter _e;
+    private TranslationMode _mode;
+    private Block _block = null!;
+    private int _current;
+    private bool _fpuChecked;
+
+    public BlockTranslator(TranslatorVcpu owner, byte* slot)
+    {
+        _owner = owner;
+        _slot = slot;
+        _slotEnd = slot + CodeArena.SlotSize;
+        _e.P = slot;
+        _writer = new CodeWriterAtPointer(this);
+        _encoder = Encoder.Create(64, _writer);
+    }
+
+    /// <summary>True when the cache must be flushed before the next translation.</summary>
+    public bool IsFull => _slotEnd - _e.P < 1 << 20;
+
+    public long BytesUsed => _e.P - _slot;
+
+    /// <summary>Forgets all code. Only while no generated code runs.</summary>
+    public void Reset()
+    {
+        _e.P = _slot;
+        _siteCount = 0;
+        _interpretedCount = 0;
+        _pcCount = 0;
+    }
+
+    /// <summary>Translates from <paramref name="bytes"/>, the <paramref name="available"/> bytes of guest code at RIP.</summary>
+    /// <returns>The block, not yet registered; null when the first instruction needs more bytes than there are.</returns>
+    public Block? Translate(ulong rip, TranslationMode mode, int jumpCache, byte* bytes, int available, ulong physicalPage,
+        int pageOffset, bool alone)
+    {
+        _mode = mode;
+        _jumpCache = Layout.Jump + jumpCache * Layout.JumpCache;
+        int count = Decode(rip, bytes, available, alone || mode.SingleStep, out int used);
+        if (count == 0)
+            return null;
+        ComputeLiveFlags(count);
+        while (((long)_e.P & 15) != 0)
+            _e.Byte(0xCC);
+        _block = new Block
+        {
+            Rip = rip,
+            ModeKey = mode.Key,
+            PhysicalPage = physicalPage,
+            Start = pageOffset,
+            End = pageOffset + used,
+            Code = _e.P,
+        };
+        _alone = alone;
+        _lastIndex = count - 1;
+        _fpuChecked = false;
+        _cold.Clear();
+        bool ended = false;
+        for (_current = 0; _current < count && !ended; _current++)
+        {
+            ref var instruction = ref _instructions[_current];
+            ended = EmitInstruction(ref instruction);
+        }
+        // An invalidated block is entered at most until its first bytes are overwritten with a jump.
+        if (!ended)
+        {
+            ref var last = ref _instructions[count - 1];
+            ulong next = last.NextIP & mode.RipMask;
+            if (mode.SingleStep)
+                EmitDataCall(_stubs.StepDone, next);
+            else
+                EmitJumpTo(next);
+        }
+        while (_e.P - _block.Code < 8)
+            _e.Byte(0xCC);
+        FlushThunks();
+        EmitCold();
+        _block.Retired = _e.P;
+        EmitDataCall(_stubs.Goto, rip);
+        return _block;
+    }
+
+    private int Decode(ulong rip, byte* bytes, int available, bool one, out int used)
+    {
+        _reader.Set(bytes, available);
+        var decoder = Decoder.Create(_mode.CodeBits, _reader, rip, DecoderOptions.None);
+        int count = 0, sideExits = 0;
+        used = 0;
+        ulong limit = one ? 1u : (ulong)MaxInstructions;
+        while ((ulong)count < limit)
+        {
+            ref var instruction = ref _instructions[count];
+            decoder.Decode(out instruction);
+            if (instruction.IsInvalid && decoder.LastError == DecoderError.NoMoreBytes)
+                break;
+            if (instruction.IsInvalid)
+                instruction.Length = Math.Max(1, instruction.Length);
+            used = _reader.Position;
+            count++;
+            if (instruction.IsInvalid)
+                break;
+            var flow = instruction.FlowControl;
+            if (flow == FlowControl.Next)
+                continue;
+            if (flow == FlowControl.ConditionalBranch && instruction.NearBranchTarget > instruction.IP &&
+                sideExits < MaxSideExits && instruction.IsJccShortOrNear)
+            {
+                sideExits++;
+                continue;
+            }
+            break;
+        }
+        return count;
+    }
+
+    /// <summary>For each instruction: may an arithmetic flag's value from before it still matter?</summary>
+    private void ComputeLiveFlags(int count)
+    {
+        const RflagsBits all = RflagsBits.CF | RflagsBits.PF | RflagsBits.AF | RflagsBits.ZF | RflagsBits.SF | RflagsBits.OF;
+        var live = all;
+        for (int i = count - 1; i >= 0; i--)
+        {
+            ref var instruction = ref _instructions[i];
+            if (instruction.FlowControl != FlowControl.Next || IsInterpreted(instruction))
+            {
+                live = all;
+            }
+            else
+            {
+                if (!KeepsFlagsAtTimes(instruction))
+                    live &= ~instruction.RflagsModified;
+                live |= instruction.RflagsRead & all;
+            }
+            _flagsLive[i] = (live & all) != 0;
+        }
+    }
+
+    /// <summary>Shifts by a count that may be 0 and repeated compares leave the flags.</summary>
+    private static bool KeepsFlagsAtTimes(in Instruction instruction) => instruction.Mnemonic is
+        Mnemonic.Shl or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Sal or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or
+        Mnemonic.Shld or Mnemonic.Shrd || instruction.HasRepPrefix || instruction.HasRepnePrefix;
+
+    private sealed class PageReader : CodeReader
+    {
+        private byte* _at;
+        private int _left;
+
+        public int Position { get; private set; }
+
+        public void Set(byte* at, int length)
+        {
+            _at = at;
+            _left = length;
+            Position = 0;
+        }
+
+        public override int ReadByte()
+        {
+            if (_left == 0)
+                return -1;
+            _left--;
+            Position++;
+            return *_at++;
+        }
+    }
+
+    private sealed class CodeWriterAtPointer(BlockTranslator owner) : CodeWriter
+    {
+        public override void WriteByte(byte value) => owner._e.Byte(value);
+    }
+}

@@ -1,0 +1,569 @@
+using System.Runtime.CompilerServices;
+using ImgKit.Cpu.Architecture;
+using ImgKit.Cpu.Models;
+
+namespace ImgKit.Cpu.Translator;
+
+/// <summary>
+/// Memory as one vCPU sees it: the soft TLB that generated code looks into, its refill by page walks, MMIO, and the accesses of
+/// the C# semantics.
+/// </summary>
+internal sealed unsafe class MemoryUnit : CpuServices
+{
+    private readonly TranslatorEngine _engine;
+    private readonly TranslatorVcpu _vcpu;
+    private readonly CpuContext* _c;
+    private readonly byte* _block;
+
+    // Instruction fetches: linear page (with 1 in bit 0 for user), host page, global.
+    private const int FetchEntries = 256;
+    private readonly ulong[] _fetchTag = new ulong[FetchEntries];
+    private readonly ulong[] _fetchHost = new ulong[FetchEntries];
+    private readonly bool[] _fetchGlobal = new bool[FetchEntries];
+
+    // The slow access under way.
+    private ulong _pendingLinear;
+    private int _pendingSize;
+    private bool _gateHeld;
+
+    public MemoryUnit(TranslatorEngine engine, TranslatorVcpu vcpu, CpuModel model, IVcpuBus bus, byte* block)
+    {
+        _engine = engine;
+        _vcpu = vcpu;
+        _block = block;
+        _c = (CpuContext*)block;
+        Model = model;
+        Bus = bus;
+        ClearTlb();
+        Array.Fill(_fetchTag, ulong.MaxValue);
+    }
+
+    public override CpuContext* Context => _c;
+
+    public override CpuModel Model { get; }
+
+    public override IVcpuBus Bus { get; }
+
+    public override Vcpu Vcpu => _vcpu;
+
+    /// <summary>Set when translations were dropped: the code under way must not go on to the next instruction by itself.</summary>
+    public bool Flushed { get; set; }
+
+    public bool ModeIsStale { get; private set; } = true;
+
+    public override void ModeChanged() => ModeIsStale = true;
+
+    public void ModeIsCurrent() => ModeIsStale = false;
+
+    // ---- soft TLB ----
+
+    private long* Array64(int set, int array) => (long*)(_block + Layout.Tlb + set * Layout.TlbSet + array * Layout.TlbArray);
+
+    /// <summary>A tag that no address of the entry's index can match.</summary>
+    private static long NoTag(int index) => -((long)(index ^ 0x80) << 12);
+
+    private void ClearTlb()
+    {
+        for (int set = 0; set < Layout.TlbSets; set++)
+        {
+            long* read = Array64(set, 0), write = Array64(set, 1);
+            for (int i = 0; i < Layout.TlbEntries; i++)
+                read[i] = write[i] = NoTag(i);
+        }
+    }
+
+    public override void FlushTlb(bool includeGlobal)
+    {
+        ClearTlb();
+        for (int i = 0; i < FetchEntries; i++)
+        {
+            if (includeGlobal || !_fetchGlobal[i])
+                _fetchTag[i] = ulong.MaxValue;
+        }
+        _vcpu.FlushJumpCaches(includeGlobal);
+        Flushed = true;
+    }
+
+    public override void InvalidatePage(ulong linear)
+    {
+        // The page may be part of a large one: everything goes.
+        FlushTlb(true);
+    }
+
+    /// <summary>Any thread: no store may go to a page of host memory without the slow path.</summary>
+    public void DropWriteEntries(ulong hostPage)
+    {
+        for (int set = 0; set < Layout.TlbSets; set++)
+        {
+            long* write = Array64(set, 1), host = Array64(set, 3);
+            for (int i = 0; i < Layout.TlbEntries; i++)
+            {
+                if ((ulong)host[i] == hostPage)
+                    Volatile.Write(ref write[i], NoTag(i));
+            }
+        }
+    }
+
+    /// <summary>Any thread: stores to pages with a dirty log are marked anew.</summary>
+    public void DropLoggedWriteEntries()
+    {
+        foreach (var region in _engine.Memory.Regions)
+        {
+            if (region.DirtyLog == 0)
+                continue;
+            for (int set = 0; set < Layout.TlbSets; set++)
+            {
+                long* write = Array64(set, 1), host = Array64(set, 3);
+                for (int i = 0; i < Layout.TlbEntries; i++)
+                {
+                    if ((ulong)host[i] - (ulong)region.HostAddress < region.Length)
+                        Volatile.Write(ref write[i], NoTag(i));
+                }
+            }
+        }
+    }
+
+    private int CurrentSet => _c->Cpl == 3 ? 1 : (_c->Cr4 & 1 << 21) != 0 && (_c->Rflags & 1 << 18) != 0 ? 2 : 0;
+
+    private void Fill(ulong linear, byte* hostPage, bool writable)
+    {
+        int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
+        int set = CurrentSet;
+        long page = (long)(linear & ~0xFFFUL);
+        Array64(set, 0)[index] = NoTag(index);
+        Array64(set, 1)[index] = NoTag(index);
+        Array64(set, 2)[index] = (long)hostPage - page;
+        Array64(set, 3)[index] = (long)hostPage;
+        Array64(set, 0)[index] = -page;
+        if (writable)
+        {
+            Array64(set, 1)[index] = -page;
+            Interlocked.MemoryBarrier();
+            if (_engine.CodePages.Get((ulong)hostPage) != 0)
+                Array64(set, 1)[index] = NoTag(index);
+        }
+    }
+
+    private bool IsLong => (_c->Efer & 1 << 10) != 0;
+
+    private static bool IsCanonical(ulong linear) => (ulong)((long)linear >> 47) + 1 <= 1;
+
+    private PageAccess AccessOf(bool write, LinearAccess access) =>
+        (write ? PageAccess.Write : PageAccess.Read) |
+        (access == LinearAccess.System ? PageAccess.Implicit : _c->Cpl == 3 ? PageAccess.User : 0);
+
+    /// <summary>Where one page's worth of an access goes: host memory, or a device (host null).</summary>
+    private struct Place
+    {
+        public byte* Host;
+        public ulong Physical;
+        public int Size;
+    }
+
+    /// <summary>Finds the memory behind an access that does not cross a page.</summary>
+    /// <returns>false: fault, in vector and code.</returns>
+    private bool Locate(ulong linear, int size, bool write, LinearAccess access, out Place place, out byte vector, out uint code)
+    {
+        place = default;
+        vector = 14;
+        if (IsLong)
+        {
+            if (!IsCanonical(linear))
+            {
+                vector = 13;
+                code = 0;
+                return false;
+            }
+        }
+        else
+        {
+            linear = (uint)linear;
+        }
+        if (!PageWalker.Translate(_c, this, linear, AccessOf(write, access), out var t))
+        {
+            _c->Cr2 = linear;
+            code = t.ErrorCode;
+            return false;
+        }
+        code = 0;
+        if (access == LinearAccess.Program && _vcpu.WatchesData)
+            _vcpu.NoteBreakpoint(DebugRegisters.MatchData(_c, linear, size, write));
+        ulong physical = t.Physical & _c->A20Mask;
+        place.Physical = physical;
+        place.Size = size;
+        if (!_engine.Memory.TryFind(physical, out var region) || write && region.Kind != MemoryKind.Ram)
+            return true;
+        byte* host = (byte*)region.HostAddress + (physical - region.Start);
+        place.Host = host;
+        byte* hostPage = (byte*)((ulong)host & ~0xFFFUL);
+        if (write)
+        {
+            if (region.DirtyLog != 0)
+                *((byte*)region.DirtyLog + ((physical - region.Start) >> 12)) = 1;
+            if (_engine.CodePages.Get((ulong)hostPage) != 0)
+            {
+                // Not through the TLB as long as there is code: each store is looked at.
+                int start = (int)((ulong)host & 0xFFF);
+                _engine.InvalidateCode((ulong)hostPage, start, start + size, _vcpu);
+                return true;
+            }
+        }
+        if (access == LinearAccess.Program && !_vcpu.WatchesData)
+        {
+            bool writable = t.Writable && region.Kind == MemoryKind.Ram && (write || region.DirtyLog == 0) &&
+                _engine.CodePages.Get((ulong)hostPage) == 0;
+            Fill(linear, hostPage, writable);
+        }
+        return true;
+    }
+
+    private bool TryHit(ulong linear, int size, bool write, out byte* host)
+    {
+        int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
+        int set = CurrentSet;
+        ulong offset = linear + (ulong)Array64(set, write ? 1 : 0)[index];
+        if (offset <= (ulong)(4096 - size))
+        {
+            host = (byte*)Array64(set, 3)[index] + offset;
+            return true;
+        }
+        host = null;
+        return false;
+    }
+
+    /// <summary>A host pointer for an access that misses the TLB in generated code.</summary>
+    /// <returns>0: <see cref="CpuContext.ResumeAt"/> is set; otherwise the vector + 1 of a fault, with its code.</returns>
+    public int SlowAccess(ulong linear, int size, bool write, bool locked, out uint code)
+    {
+        int first = (int)(4096 - (linear & 0xFFF));
+        if (first >= size)
+        {
+            if (!Locate(linear, size, write, LinearAccess.Program, out var place, out byte vector, out code))
+                return vector + 1;
+            if (place.Host != null)
+            {
+                _c->ResumeAt = (ulong)place.Host;
+                return 0;
+            }
+            return Bounce(linear, size, write, locked, place, default);
+        }
+        if (!Locate(linear, first, write, LinearAccess.Program, out var low, out byte v, out code) ||
+            !Locate(NextPage(linear), size - first, write, LinearAccess.Program, out var high, out v, out code))
+        {
+            return v + 1;
+        }
+        return Bounce(linear, size, write, locked, low, high);
+    }
+
+    private ulong NextPage(ulong linear)
+    {
+        ulong next = (linear & ~0xFFFUL) + 4096;
+        return IsLong ? next : (uint)next;
+    }
+
+    private Place _low, _high;
+
+    /// <summary>Generated code works on the bounce buffer (at the same offset in a line of 64, for aligned vectors).</summary>
+    private int Bounce(ulong linear, int size, bool write, bool locked, in Place low, in Place high)
+    {
+        byte* buffer = _block + Layout.BounceBuffer + (linear & 63);
+        if (locked && !_gateHeld)
+        {
+            _engine.AtomicGate.Enter();
+            _gateHeld = true;
+        }
+        ReadPlace(low, buffer);
+        if (high.Size != 0)
+            ReadPlace(high, buffer + low.Size);
+        _c->ResumeAt = (ulong)buffer;
+        if (write)
+        {
+            _low = low;
+            _high = high;
+            _pendingLinear = linear;
+            _pendingSize = size;
+            _c->PendingStore |= 1;
+        }
+        return 0;
+    }
+
+    /// <summary>After a store to the bounce buffer.</summary>
+    public void CompleteStore()
+    {
+        byte* buffer = _block + Layout.BounceBuffer + (_pendingLinear & 63);
+        if ((_c->PendingStore & 1) != 0)
+        {
+            WritePlace(_low, buffer);
+            if (_high.Size != 0)
+                WritePlace(_high, buffer + _low.Size);
+        }
+        _c->PendingStore = 0;
+        _pendingSize = 0;
+        ReleaseGate();
+    }
+
+    /// <summary>Drops a store that will not be completed (a fault in between).</summary>
+    public void AbandonStore()
+    {
+        _c->PendingStore = 0;
+        ReleaseGate();
+    }
+
+    private void ReleaseGate()
+    {
+        if (!_gateHeld)
+            return;
+        _gateHeld = false;
+        _engine.AtomicGate.Exit();
+    }
+
+    private void ReadPlace(in Place place, byte* to)
+    {
+        if (place.Host != null)
+        {
+            Unsafe.CopyBlockUnaligned(to, place.Host, (uint)place.Size);
+            return;
+        }
+        for (int done = 0; done < place.Size;)
+        {
+            int part = PartOf(place.Physical + (ulong)done, place.Size - done);
+            ulong value = Bus.MmioRead(place.Physical + (ulong)done, part);
+            for (int i = 0; i < part; i++)
+                to[done + i] = (byte)(value >> (8 * i));
+            done += part;
+        }
+    }
+
+    private void WritePlace(in Place place, byte* from)
+    {
+        if (place.Host != null)
+        {
+            Unsafe.CopyBlockUnaligned(place.Host, from, (uint)place.Size);
+            return;
+        }
+        for (int done = 0; done < place.Size;)
+        {
+            int part = PartOf(place.Physical + (ulong)done, place.Size - done);
+            ulong value = 0;
+            for (int i = 0; i < part; i++)
+                value |= (ulong)from[done + i] << (8 * i);
+            Bus.MmioWrite(place.Physical + (ulong)done, value, part);
+            done += part;
+        }
+    }
+
+    /// <summary>Devices see powers of two.</summary>
+    private static int PartOf(ulong address, int left)
+    {
+        if (left is 1 or 2 or 4 or 8)
+            return left;
+        int part = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        return part;
+    }
+
+    // ---- accesses of the C# semantics ----
+
+    public override ulong ReadLinear(ulong linear, int size, LinearAccess access = LinearAccess.Program)
+    {
+        if (!IsLong)
+            linear = (uint)linear;
+        if (access == LinearAccess.Program && TryHit(linear, size, false, out byte* host))
+            return Load(host, size);
+        int first = (int)(4096 - (linear & 0xFFF));
+        if (first >= size)
+        {
+            LocateOrThrow(linear, size, false, access, out var place);
+            return place.Host != null ? Load(place.Host, size) : Bus.MmioRead(place.Physical, size);
+        }
+        LocateOrThrow(linear, first, false, access, out var low);
+        LocateOrThrow(NextPage(linear), size - first, false, access, out var high);
+        byte* buffer = stackalloc byte[8];
+        ReadPlace(low, buffer);
+        ReadPlace(high, buffer + first);
+        return Load(buffer, size);
+    }
+
+    public override void WriteLinear(ulong linear, ulong value, int size, LinearAccess access = LinearAccess.Program)
+    {
+        if (!IsLong)
+            linear = (uint)linear;
+        if (access == LinearAccess.Program && TryHit(linear, size, true, out byte* host))
+        {
+            Store(host, value, size);
+            return;
+        }
+        int first = (int)(4096 - (linear & 0xFFF));
+        if (first >= size)
+        {
+            LocateOrThrow(linear, size, true, access, out var place);
+            if (place.Host != null)
+                Store(place.Host, value, size);
+            else
+                Bus.MmioWrite(place.Physical, value, size);
+            return;
+        }
+        LocateOrThrow(linear, first, true, access, out var low);
+        LocateOrThrow(NextPage(linear), size - first, true, access, out var high);
+        byte* buffer = stackalloc byte[8];
+        Store(buffer, value, 8);
+        WritePlace(low, buffer);
+        WritePlace(high, buffer + first);
+    }
+
+    public override void ProbeLinear(ulong linear, int size, bool write, LinearAccess access = LinearAccess.Program)
+    {
+        if (!IsLong)
+            linear = (uint)linear;
+        while (size > 0)
+        {
+            int part = Math.Min(size, (int)(4096 - (linear & 0xFFF)));
+            ProbeOrThrow(linear, write, access);
+            size -= part;
+            linear = NextPage(linear);
+        }
+    }
+
+    private void ProbeOrThrow(ulong linear, bool write, LinearAccess access)
+    {
+        if (IsLong && !IsCanonical(linear))
+            throw new GuestFault(13, 0);
+        if (PageWalker.Translate(_c, this, linear, AccessOf(write, access), out var t))
+            return;
+        _c->Cr2 = linear;
+        throw new GuestFault(14, t.ErrorCode);
+    }
+
+    private void LocateOrThrow(ulong linear, int size, bool write, LinearAccess access, out Place place)
+    {
+        if (!Locate(linear, size, write, access, out place, out byte vector, out uint code))
+            throw new GuestFault(vector, code);
+    }
+
+    /// <summary>For block moves: host memory from an address to the end of its page, or null where it is a device's.</summary>
+    /// <returns>false: fault.</returns>
+    public bool TryBlock(ulong linear, int size, bool write, out byte* host, out ulong physical, out byte vector, out uint code)
+    {
+        physical = 0;
+        vector = 0;
+        code = 0;
+        if (!IsLong)
+            linear = (uint)linear;
+        if (TryHit(linear, 1, write, out host))
+            return true;
+        if (!Locate(linear, size, write, LinearAccess.Program, out var place, out vector, out code))
+            return false;
+        host = place.Host;
+        physical = place.Physical;
+        return true;
+    }
+
+    private static ulong Load(byte* at, int size) => size switch
+    {
+        1 => *at,
+        2 => Unsafe.ReadUnaligned<ushort>(at),
+        4 => Unsafe.ReadUnaligned<uint>(at),
+        _ => Unsafe.ReadUnaligned<ulong>(at),
+    };
+
+    private static void Store(byte* at, ulong value, int size)
+    {
+        switch (size)
+        {
+            case 1:
+                *at = (byte)value;
+                break;
+            case 2:
+                Unsafe.WriteUnaligned(at, (ushort)value);
+                break;
+            case 4:
+                Unsafe.WriteUnaligned(at, (uint)value);
+                break;
+            default:
+                Unsafe.WriteUnaligned(at, value);
+                break;
+        }
+    }
+
+    public override ulong ReadPhysical(ulong physicalAddress, int size)
+    {
+        physicalAddress &= _c->A20Mask;
+        return _engine.Memory.TryFind(physicalAddress, out var region)
+            ? Load((byte*)region.HostAddress + (physicalAddress - region.Start), size)
+            : Bus.MmioRead(physicalAddress, size);
+    }
+
+    public override void WritePhysical(ulong physicalAddress, ulong value, int size)
+    {
+        physicalAddress &= _c->A20Mask;
+        if (!_engine.Memory.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
+        {
+            Bus.MmioWrite(physicalAddress, value, size);
+            return;
+        }
+        byte* host = NoteWrite(region, physicalAddress, size);
+        Store(host, value, size);
+    }
+
+    private byte* NoteWrite(in MemoryRegion region, ulong physical, int size)
+    {
+        byte* host = (byte*)region.HostAddress + (physical - region.Start);
+        if (region.DirtyLog != 0)
+            *((byte*)region.DirtyLog + ((physical - region.Start) >> 12)) = 1;
+        int start = (int)((ulong)host & 0xFFF);
+        _engine.InvalidateCode((ulong)host & ~0xFFFUL, start, start + size, _vcpu);
+        return host;
+    }
+
+    public override bool CompareExchangePhysical(ulong physicalAddress, ulong expected, ulong value, int size)
+    {
+        physicalAddress &= _c->A20Mask;
+        if (!_engine.Memory.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
+            return true;
+        byte* host = NoteWrite(region, physicalAddress, size);
+        return size == 8
+            ? Interlocked.CompareExchange(ref *(ulong*)host, value, expected) == expected
+            : Interlocked.CompareExchange(ref *(uint*)host, (uint)value, (uint)expected) == (uint)expected;
+    }
+
+    // ---- instruction fetch ----
+
+    /// <summary>Host address of the page of a code address; null where it is no memory.</summary>
+    /// <returns>false: fault.</returns>
+    public bool Fetch(ulong linear, out byte* hostPage, out bool global, out ulong physical, out byte vector, out uint code)
+    {
+        bool user = _c->Cpl == 3;
+        ulong tag = linear & ~0xFFFUL | (user ? 1u : 0u);
+        int index = (int)(linear >> 12) & FetchEntries - 1;
+        physical = 0;
+        vector = 14;
+        code = 0;
+        if (_fetchTag[index] == tag)
+        {
+            hostPage = (byte*)_fetchHost[index];
+            global = _fetchGlobal[index];
+            return true;
+        }
+        hostPage = null;
+        global = false;
+        if (IsLong && !IsCanonical(linear))
+        {
+            vector = 13;
+            return false;
+        }
+        if (!PageWalker.Translate(_c, this, linear, PageAccess.Fetch | (user ? PageAccess.User : 0), out var t))
+        {
+            _c->Cr2 = linear;
+            code = t.ErrorCode;
+            return false;
+        }
+        physical = t.Physical & _c->A20Mask;
+        if (!_engine.Memory.TryFind(physical, out var region))
+            return true;
+        hostPage = (byte*)((ulong)region.HostAddress + (physical & ~0xFFFUL) - region.Start);
+        global = t.Global;
+        _fetchTag[index] = tag;
+        _fetchHost[index] = (ulong)hostPage;
+        _fetchGlobal[index] = global;
+        return true;
+    }
+}

@@ -1,0 +1,359 @@
+using ImgKit.Cpu.Architecture;
+
+namespace ImgKit.Cpu.Translator;
+
+public sealed unsafe partial class TranslatorVcpu
+{
+    /// <summary>Blocks of one page of host memory.</summary>
+    private sealed class CodePage
+    {
+        public readonly Dictionary<(ulong Rip, ulong Mode), Block> Blocks = [];
+
+        /// <summary>Blocks that are gone, by what they were: when it is translated again, their entry jumps there.</summary>
+        public readonly Dictionary<(ulong Rip, ulong Mode), List<Block>> Retired = [];
+
+        /// <summary>A bit for each byte that some block was made from.</summary>
+        private readonly ulong[] _covered = new ulong[64];
+
+        public void Cover(int start, int end)
+        {
+            for (int i = start; i < Math.Min(end, 4096); i++)
+                _covered[i >> 6] |= 1UL << i;
+        }
+
+        public void ClearCover() => Array.Clear(_covered);
+
+        public bool IsCovered(int start, int end)
+        {
+            for (int i = start; i < end;)
+            {
+                ulong word = _covered[i >> 6] >> i;
+                int left = Math.Min(64 - (i & 63), end - i);
+                if (left < 64)
+                    word &= (1UL << left) - 1;
+                if (word != 0)
+                    return true;
+                i += left;
+            }
+            return false;
+        }
+    }
+
+    private readonly Dictionary<ulong, CodePage> _pages = [];
+    private readonly Dictionary<ulong, int> _modeSlots = [];
+    private readonly ulong[] _slotOwner = new ulong[Layout.JumpCaches];
+    private readonly bool[] _slotUsed = new bool[Layout.JumpCaches];
+    private readonly bool[] _slotNonGlobal = new bool[Layout.JumpCaches];
+    private TranslationMode _mode;
+    private int _slotIndex;
+    private bool _stepping;
+    private bool _faulted;
+
+    /// <summary>Translated blocks so far, and flushes of the whole cache.</summary>
+    internal long TranslatedBlocks { get; private set; }
+
+    internal long CacheFlushes { get; private set; }
+
+    /// <summary>Index in a jump cache; generated code computes the same (BlockTranslator.EmitJumpIndex).</summary>
+    internal static int JumpIndex(ulong rip) => (int)(rip + (rip >> 12)) & Layout.JumpEntries - 1;
+
+    private long* JumpEntry(int slot, int index) => (long*)(_block + Layout.Jump + slot * Layout.JumpCache + index * 16);
+
+    private void ClearJumpCache(int slot)
+    {
+        // A small RIP has itself as its index: that of the neighbour matches no target of this entry.
+        for (int i = 0; i < Layout.JumpEntries; i++)
+            *JumpEntry(slot, i) = -(i ^ 1);
+        _slotUsed[slot] = false;
+        _slotNonGlobal[slot] = false;
+    }
+
+    private void ClearJumpCaches()
+    {
+        for (int i = 0; i < Layout.JumpCaches; i++)
+            ClearJumpCache(i);
+    }
+
+    internal void FlushJumpCaches(bool includeGlobal)
+    {
+        for (int i = 0; i < Layout.JumpCaches; i++)
+        {
+            if (includeGlobal ? _slotUsed[i] : _slotNonGlobal[i])
+                ClearJumpCache(i);
+        }
+    }
+
+    private void UpdateMode(bool step)
+    {
+        _stepping = step;
+        bool watches = DebugRegisters.AnyDataBreakpoint(_c);
+        if (watches != WatchesData)
+        {
+            WatchesData = watches;
+            Memory.FlushTlb(true);
+        }
+        _mode = TranslationMode.From(_c, step);
+        _c->ModeKey = _mode.Key;
+        Memory.ModeIsCurrent();
+        if (!_modeSlots.TryGetValue(_mode.Key, out _slotIndex))
+        {
+            _slotIndex = _modeSlots.Count % Layout.JumpCaches;
+            _modeSlots.Add(_mode.Key, _slotIndex);
+        }
+        if (_slotOwner[_slotIndex] != _mode.Key)
+        {
+            if (_slotUsed[_slotIndex])
+                ClearJumpCache(_slotIndex);
+            _slotOwner[_slotIndex] = _mode.Key;
+        }
+    }
+
+    /// <summary>Code for the present RIP: from the jump cache, known, or translated now; null when a fault was delivered instead.</summary>
+    private byte* FindCode()
+    {
+        ulong rip = _c->Rip;
+        long* entry = JumpEntry(_slotIndex, JumpIndex(rip));
+        if (entry[0] == -(long)rip && !_stepping)
+            return (byte*)entry[1];
+        var block = FindBlock(out bool global);
+        if (block == null)
+            return null;
+        if (block.SecondPage < 0 && !_stepping && !block.Uncached)
+        {
+            entry[0] = -(long)rip;
+            entry[1] = (long)block.Code;
+            _slotUsed[_slotIndex] = true;
+            if (!global)
+                _slotNonGlobal[_slotIndex] = true;
+        }
+        return block.Code;
+    }
+
+    private Block? FindBlock(out bool global)
+    {
+        ulong rip = _c->Rip;
+        ulong linear = rip + _c->Cs.Base;
+        global = false;
+        if (!_mode.Is64)
+        {
+            linear = (uint)linear;
+            if (rip > _c->Cs.Limit)
+            {
+                FetchFault(13, 0);
+                return null;
+            }
+        }
+        if (!Memory.Fetch(linear, out byte* page, out global, out ulong physical, out byte vector, out uint code))
+        {
+            FetchFault(vector, code);
+            return null;
+        }
+        if (page == null)
+            return TranslateFromDevice(rip, physical);
+        if (_pages.TryGetValue((ulong)page, out var known) && known.Blocks.TryGetValue((rip, _mode.Key), out var block))
+        {
+            if (block.SecondPage < 0)
+                return block;
+            if (!Memory.Fetch((linear & ~0xFFFUL) + 4096, out byte* second, out _, out _, out vector, out code))
+            {
+                FetchFault(vector, code);
+                return null;
+            }
+            if ((long)second == block.SecondPage)
+                return block;
+        }
+        return Translate(rip, linear, page);
+    }
+
+    private void FetchFault(byte vector, uint code)
+    {
+        _faulted = true;
+        Exceptions.Deliver(_c, Memory, vector, code);
+    }
+
+    private Block? Translate(ulong rip, ulong linear, byte* page)
+    {
+        if (_translator.IsFull)
+            ForgetAllCode();
+        ProtectCode(page);
+        int offset = (int)(linear & 0xFFF);
+        int available = 4096 - offset;
+        if (!_mode.Is64)
+            available = (int)Math.Min((ulong)available, (ulong)_c->Cs.Limit - rip + 1);
+        var block = _translator.Translate(rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, false);
+        if (block == null)
+        {
+            // The instruction goes on in the next page.
+            if (available < 4096 - offset)
+            {
+                FetchFault(13, 0);
+                return null;
+            }
+            ulong nextLinear = linear - (ulong)offset + 4096;
+            if (!_mode.Is64)
+                nextLinear = (uint)nextLinear;
+            if (!Memory.Fetch(nextLinear, out byte* second, out _, out ulong physical, out byte vector, out uint code))
+            {
+                FetchFault(vector, code);
+                return null;
+            }
+            byte* bytes = stackalloc byte[32];
+            new ReadOnlySpan<byte>(page + offset, available).CopyTo(new Span<byte>(bytes, 16));
+            if (second != null)
+                new ReadOnlySpan<byte>(second, 16).CopyTo(new Span<byte>(bytes + available, 16));
+            else
+                ReadDevice(physical & ~0xFFFUL, bytes + available);
+            block = _translator.Translate(rip, _mode, _slotIndex, bytes, available + 16, (ulong)page, offset, true);
+            if (block == null)
+            {
+                FetchFault(13, 0);
+                return null;
+            }
+            block.SecondPage = (long)second;
+            if (second != null)
+            {
+                ProtectCode(second);
+                Register((ulong)second, block);
+            }
+        }
+        Register((ulong)page, block);
+        TranslatedBlocks++;
+        return block;
+    }
+
+    private void ReadDevice(ulong physical, byte* to)
+    {
+        for (int i = 0; i < 16; i++)
+            to[i] = (byte)_bus.MmioRead(physical + (ulong)i, 1);
+    }
+
+    /// <summary>Code in a device's memory: read and translated each time.</summary>
+    private Block? TranslateFromDevice(ulong rip, ulong physical)
+    {
+        if (_translator.IsFull)
+            ForgetAllCode();
+        byte* bytes = stackalloc byte[16];
+        ReadDevice(physical, bytes);
+        var block = _translator.Translate(rip, _mode, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF), true);
+        if (block == null)
+            FetchFault(13, 0);
+        else
+            block.Uncached = true;
+        return block;
+    }
+
+    private void ProtectCode(byte* page)
+    {
+        if ((_engine.CodePages.Get((ulong)page) >> Index & 1) != 0)
+            return;
+        _engine.CodePages.Set((ulong)page, Index);
+        _engine.ProtectPage((ulong)page);
+    }
+
+    private void Register(ulong page, Block block)
+    {
+        if (!_pages.TryGetValue(page, out var codePage))
+            _pages.Add(page, codePage = new CodePage());
+        var key = (block.Rip, block.ModeKey);
+        CoverBy(codePage, page, block);
+        if (page == block.PhysicalPage)
+        {
+            codePage.Blocks[key] = block;
+            if (block.SecondPage < 0 && codePage.Retired.TryGetValue(key, out var retired))
+            {
+                foreach (var old in retired)
+                    Redirect(old, block.Code);
+            }
+        }
+        else
+        {
+            codePage.Blocks[(~block.Rip, block.ModeKey)] = block;
+        }
+    }
+
+    private static void CoverBy(CodePage codePage, ulong page, Block block)
+    {
+        if (page == block.PhysicalPage)
+            codePage.Cover(block.Start, block.End);
+        else
+            codePage.Cover(0, block.End - 4096);
+    }
+
+    private static void Redirect(Block block, byte* to)
+    {
+        *block.Code = 0xE9;
+        Emitter.Fix(block.Code + 1, to);
+    }
+
+    internal Block? FindKnownBlock(ulong page, ulong rip, ulong modeKey) =>
+        _pages.TryGetValue(page, out var known) && known.Blocks.TryGetValue((rip, modeKey), out var block) && block.SecondPage < 0
+            ? block : null;
+
+    /// <summary>Resolves a direct jump and patches it. <paramref name="data"/> lies behind the call of the chain stub.</summary>
+    private byte* Link(byte* data)
+    {
+        byte* fix = data - *(int*)data;
+        ulong rip = *(ulong*)(data + 4);
+        _c->Rip = rip;
+        long flushes = CacheFlushes;
+        var block = FindBlock(out _);
+        if (block == null)
+            return null;
+        if (flushes == CacheFlushes && block.SecondPage < 0 && !block.Uncached && !_stepping)
+            Emitter.Fix(fix, block.Code);
+        return block.Code;
+    }
+
+    /// <summary>Drops the blocks that bytes of a page belong to.</summary>
+    internal void InvalidateCode(ulong page, int start, int end)
+    {
+        if (!_pages.TryGetValue(page, out var known))
+        {
+            _engine.CodePages.Clear(page, Index);
+            return;
+        }
+        if (!known.IsCovered(start, end))
+            return;
+        List<Block>? hit = null;
+        foreach (var block in known.Blocks.Values)
+        {
+            bool overlaps = block.PhysicalPage == page ? block.Start < end && block.End > start : start < block.End - 4096;
+            if (overlaps)
+                (hit ??= []).Add(block);
+        }
+        if (hit == null)
+            return;
+        foreach (var block in hit)
+        {
+            Redirect(block, block.Retired);
+            block.Invalid = true;
+            var key = (block.Rip, block.ModeKey);
+            if (_pages.TryGetValue(block.PhysicalPage, out var first))
+            {
+                first.Blocks.Remove(key);
+                if (!first.Retired.TryGetValue(key, out var list))
+                    first.Retired.Add(key, list = []);
+                list.Add(block);
+            }
+            if (block.SecondPage > 0 && _pages.TryGetValue((ulong)block.SecondPage, out var second))
+                second.Blocks.Remove((~block.Rip, block.ModeKey));
+        }
+        known.ClearCover();
+        foreach (var block in known.Blocks.Values)
+            CoverBy(known, page, block);
+        if (known.Blocks.Count == 0)
+            _engine.CodePages.Clear(page, Index);
+        _c->PendingStore |= 2;
+    }
+
+    /// <summary>Empties the code cache.</summary>
+    private void ForgetAllCode()
+    {
+        CacheFlushes++;
+        foreach (ulong page in _pages.Keys)
+            _engine.CodePages.Clear(page, Index);
+        _pages.Clear();
+        ClearJumpCaches();
+        _translator.Reset();
+    }
+}

@@ -1,0 +1,246 @@
+using System.Runtime.InteropServices;
+using ImgKit.Cpu.Architecture;
+
+namespace ImgKit.Cpu.Translator;
+
+/// <summary>What generated code calls. No exception leaves these methods: they return an <see cref="ExitReason"/>.</summary>
+public sealed unsafe partial class TranslatorVcpu
+{
+    private Interpreter? _interpreter;
+
+    private static TranslatorVcpu Of(CpuContext* c) => (TranslatorVcpu)GCHandle.FromIntPtr(c->Owner).Target!;
+
+    [UnmanagedCallersOnly]
+    internal static int InterpretHelper(CpuContext* c, uint site, ulong unused)
+    {
+        var cpu = Of(c);
+        try
+        {
+            return (int)cpu.Interpret(site);
+        }
+        catch (Exception e)
+        {
+            return cpu.Fail(e);
+        }
+    }
+
+    [UnmanagedCallersOnly]
+    internal static int RaiseHelper(CpuContext* c, uint site, ulong unused)
+    {
+        var cpu = Of(c);
+        try
+        {
+            cpu.TakeFlags();
+            ref readonly var at = ref cpu._translator.GetSite(site);
+            c->Rip = at.Rip;
+            cpu.DeliverFault((byte)at.Info, (at.Info & Site.ErrorCode) != 0 ? 0u : null);
+            return (int)ExitReason.Redispatch;
+        }
+        catch (Exception e)
+        {
+            return cpu.Fail(e);
+        }
+    }
+
+    [UnmanagedCallersOnly]
+    internal static int SlowAccessHelper(CpuContext* c, uint site, ulong linear)
+    {
+        var cpu = Of(c);
+        try
+        {
+            cpu.TakeFlags();
+            return (int)cpu.SlowAccess(cpu._translator.GetSite(site), linear);
+        }
+        catch (Exception e)
+        {
+            return cpu.Fail(e);
+        }
+    }
+
+    [UnmanagedCallersOnly]
+    internal static int SlowSegmentHelper(CpuContext* c, uint site, ulong offset)
+    {
+        var cpu = Of(c);
+        try
+        {
+            cpu.TakeFlags();
+            ref readonly var at = ref cpu._translator.GetSite(site);
+            int number = (int)(at.Info >> 12 & 7);
+            int size = (int)(at.Info & 0xFF);
+            bool write = (at.Info & Site.Write) != 0;
+            if (!cpu.IsAllowed(number, offset, size, write))
+            {
+                c->Rip = at.Rip;
+                cpu.DeliverFault((byte)(number == 2 ? 12 : 13), 0);
+                return (int)ExitReason.Redispatch;
+            }
+            return (int)cpu.SlowAccess(at, (uint)(offset + CpuContext.Segment(c, number)->Base));
+        }
+        catch (Exception e)
+        {
+            return cpu.Fail(e);
+        }
+    }
+
+    [UnmanagedCallersOnly]
+    internal static int CompleteStoreHelper(CpuContext* c, uint site, ulong unused)
+    {
+        var cpu = Of(c);
+        try
+        {
+            cpu.TakeFlags();
+            bool leave = (c->PendingStore & 2) != 0;
+            cpu.Memory.CompleteStore();
+            ref readonly var at = ref cpu._translator.GetSite(site);
+            if (!leave || (at.Info & Site.Leaves) != 0)
+                return (int)ExitReason.Continue;
+            c->Rip = at.NextRip;
+            return (int)ExitReason.Redispatch;
+        }
+        catch (Exception e)
+        {
+            return cpu.Fail(e);
+        }
+    }
+
+    /// <summary>Where <see cref="Failure"/> came from, for reports of defects.</summary>
+    public string FailureDetail { get; private set; } = "";
+
+    private int Fail(Exception e)
+    {
+        _failure = $"{e.GetType().Name}: {e.Message} (guest instruction at 0x{_c->Rip:x})";
+        FailureDetail = e.ToString();
+        return (int)ExitReason.Failed;
+    }
+
+    private void DeliverFault(byte vector, uint? code)
+    {
+        _faulted = true;
+        Memory.AbandonStore();
+        Exceptions.Deliver(_c, Memory, vector, code);
+    }
+
+    private ExitReason SlowAccess(in Site at, ulong linear)
+    {
+        bool write = (at.Info & Site.Write) != 0;
+        int fault = Memory.SlowAccess(linear, (int)(at.Info & 0xFF), write, (at.Info & Site.Locked) != 0, out uint code);
+        if (fault == 0)
+        {
+            _c->LiveIf = (byte)(_c->Rflags >> 9 & 1);
+            return ExitReason.Continue;
+        }
+        _c->Rip = at.Rip;
+        // A non-canonical stack address is a stack fault.
+        byte vector = (byte)(fault - 1);
+        if (vector == 13 && (at.Info >> 12 & 7) == 2)
+            vector = 12;
+        DeliverFault(vector, code);
+        return ExitReason.Redispatch;
+    }
+
+    /// <summary>Segment checks of one access in 16- and 32-bit code.</summary>
+    internal bool IsAllowed(int number, ulong offset, int size, bool write)
+    {
+        var s = CpuContext.Segment(_c, number);
+        if (Mode.Is64Bit(_c))
+            return true;
+        if (Mode.IsParagraph(_c))
+            return offset + (ulong)size - 1 <= s->Limit;
+        uint type = s->Attributes & 15;
+        if ((s->Attributes & 1 << 16) != 0 || (s->Attributes & 0x90) != 0x90)
+            return false;
+        bool code = (type & 8) != 0;
+        if (write ? code || (type & 2) == 0 : code && (type & 2) == 0)
+            return false;
+        return Segments.IsWithin(s->ToRegister(), offset, size);
+    }
+
+    /// <summary>Executes one instruction in C#, and says whether generated code goes on behind it.</summary>
+    private ExitReason Interpret(uint site)
+    {
+        TakeFlags();
+        ref readonly var at = ref _translator.GetSite(site);
+        ulong next = at.NextRip;
+        _c->Rip = at.Rip;
+        _c->PendingStore = 0;
+        var interpreter = _interpreter ??= new Interpreter(this, _c, Memory, _bus);
+        try
+        {
+            interpreter.Execute(_translator.GetInterpreted(at.Instruction), next);
+        }
+        catch (GuestFault fault)
+        {
+            DeliverFault(fault.Vector, fault.ErrorCode);
+            return ExitReason.Redispatch;
+        }
+        if (interpreter.Faulted)
+            return ExitReason.Redispatch;
+        bool left = _c->Rip != next || (_c->PendingStore & 2) != 0 || Memory.Flushed || _c->Halted != 0 || _stepping || Memory.ModeIsStale && HasModeChanged();
+        _c->PendingStore = 0;
+        if (_c->InterruptShadow != 0)
+        {
+            if (_c->InterruptLine != 0 || _nmi != 0 || _c->NmiPending != 0)
+                left = true;
+            else if (!_stepping)
+                _c->InterruptShadow = 0;
+        }
+        else if (CanInterrupt)
+        {
+            left = true;
+        }
+        if (left)
+            return ExitReason.Redispatch;
+        _c->LiveIf = (byte)(_c->Rflags >> 9 & 1);
+        return ExitReason.Continue;
+    }
+
+    private bool HasModeChanged()
+    {
+        bool trap = (_c->Rflags & 1 << 8) != 0 || DebugRegisters.AnyEnabled(_c);
+        if (trap || TranslationMode.From(_c, _stepping).Key != _mode.Key)
+            return true;
+        Memory.ModeIsCurrent();
+        return false;
+    }
+
+    /// <summary>Before a lone instruction. True: an exception was delivered instead.</summary>
+    private bool BeforeStep(bool breakpoints)
+    {
+        _matched = 0;
+        if (breakpoints && (_c->Rflags & 1 << 16) == 0)
+        {
+            ulong hit = DebugRegisters.MatchCode(_c, Mode.Is64Bit(_c) ? _c->Rip : (uint)(_c->Rip + _c->Cs.Base));
+            if (hit != 0)
+            {
+                DebugRegisters.Raise(_c, Memory, hit);
+                return true;
+            }
+        }
+        if (Trace != null)
+        {
+            GetState(_traced);
+            Trace(_traced);
+        }
+        _c->InterruptShadow = 0;
+        return false;
+    }
+
+    private readonly CpuState _traced = new();
+    private ulong _matched;
+
+    /// <summary>A data access or port access hit these breakpoints.</summary>
+    internal void NoteBreakpoint(ulong bits) => _matched |= bits;
+
+    private void AfterStep(bool shadow, bool trap)
+    {
+        _ = shadow;
+        if (_faulted)
+            return;
+        _c->Rflags &= ~(1UL << 16);
+        ulong bits = _matched;
+        if (trap)
+            bits |= DebugRegisters.Dr6Step;
+        if (bits != 0)
+            DebugRegisters.Raise(_c, Memory, bits);
+    }
+}
