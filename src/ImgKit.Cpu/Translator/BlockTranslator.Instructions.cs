@@ -17,7 +17,7 @@ internal sealed unsafe partial class BlockTranslator
         Undefined,
     }
 
-    private readonly FpuUse[] _fpuUse = new FpuUse[IcedConstants.CodeEnumCount];
+    private readonly FpuUse[] _fpuUse = new FpuUse[8192];
 
     /// <summary>Emits one instruction.</summary>
     /// <returns>true: it left the block for good.</returns>
@@ -73,7 +73,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             case Mnemonic.Nop or Mnemonic.Reservednop or Mnemonic.Endbr64 or Mnemonic.Endbr32 or Mnemonic.Prefetch or
                 Mnemonic.Prefetchnta or Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchw or
-                Mnemonic.Prefetchwt1 or Mnemonic.Prefetchreserved or Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb or
+                Mnemonic.Prefetchwt1 or Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb or
                 Mnemonic.Cldemote:
                 return false;
             case Mnemonic.Push:
@@ -393,8 +393,7 @@ internal sealed unsafe partial class BlockTranslator
             {
                 return instruction.Mnemonic is not (Mnemonic.Lea or Mnemonic.Nop or Mnemonic.Reservednop or Mnemonic.Clflush or
                     Mnemonic.Clflushopt or Mnemonic.Clwb or Mnemonic.Cldemote or Mnemonic.Prefetch or Mnemonic.Prefetchnta or
-                    Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchw or Mnemonic.Prefetchwt1 or
-                    Mnemonic.Prefetchreserved);
+                    Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchw or Mnemonic.Prefetchwt1);
             }
         }
         return false;

@@ -32,27 +32,50 @@ internal static unsafe class Layout
     public const int Jump = 65536;
     public const int Total = Jump + JumpCaches * JumpCache;
 
-    private static CpuContext* Null => null;
+    public static readonly int Rip;
+    public static readonly int Rflags;
+    public static readonly int KeepRunning;
+    public static readonly int LiveIf;
+    public static readonly int FpuLoaded;
+    public static readonly int PendingStore;
+    public static readonly int InterruptLine;
+    public static readonly int ResumeAt;
+    public static readonly int HostFlags;
+    public static readonly int FaultPc;
+    public static readonly int FaultTrap;
+    public static readonly int FaultError;
+    public static readonly int ExitArgument;
+    public static readonly int Scratch0;
+    public static readonly int Scratch1;
+    public static readonly int Scratch2;
+    public static readonly int HostStack;
+    public static readonly int Self;
+    public static readonly int Es;
 
-    public static readonly int Rip = (int)(nint)(&Null->Rip);
-    public static readonly int Rflags = (int)(nint)(&Null->Rflags);
-    public static readonly int KeepRunning = (int)(nint)(&Null->KeepRunning);
-    public static readonly int LiveIf = (int)(nint)(&Null->LiveIf);
-    public static readonly int FpuLoaded = (int)(nint)(&Null->FpuLoaded);
-    public static readonly int PendingStore = (int)(nint)(&Null->PendingStore);
-    public static readonly int InterruptLine = (int)(nint)(&Null->InterruptLine);
-    public static readonly int ResumeAt = (int)(nint)(&Null->ResumeAt);
-    public static readonly int HostFlags = (int)(nint)(&Null->HostFlags);
-    public static readonly int FaultPc = (int)(nint)(&Null->FaultPc);
-    public static readonly int FaultTrap = (int)(nint)(&Null->FaultTrap);
-    public static readonly int FaultError = (int)(nint)(&Null->FaultError);
-    public static readonly int ExitArgument = (int)(nint)(&Null->ExitArgument);
-    public static readonly int Scratch0 = (int)(nint)(&Null->Scratch0);
-    public static readonly int Scratch1 = (int)(nint)(&Null->Scratch1);
-    public static readonly int Scratch2 = (int)(nint)(&Null->Scratch2);
-    public static readonly int HostStack = (int)(nint)(&Null->HostStack);
-    public static readonly int Self = (int)(nint)(&Null->Self);
-    public static readonly int Es = (int)(nint)(&Null->Es);
+    static Layout()
+    {
+        CpuContext c;
+        byte* start = (byte*)&c;
+        Rip = (int)((byte*)&c.Rip - start);
+        Rflags = (int)((byte*)&c.Rflags - start);
+        KeepRunning = (int)((byte*)&c.KeepRunning - start);
+        LiveIf = (int)((byte*)&c.LiveIf - start);
+        FpuLoaded = (int)((byte*)&c.FpuLoaded - start);
+        PendingStore = (int)((byte*)&c.PendingStore - start);
+        InterruptLine = (int)((byte*)&c.InterruptLine - start);
+        ResumeAt = (int)((byte*)&c.ResumeAt - start);
+        HostFlags = (int)((byte*)&c.HostFlags - start);
+        FaultPc = (int)((byte*)&c.FaultPc - start);
+        FaultTrap = (int)((byte*)&c.FaultTrap - start);
+        FaultError = (int)((byte*)&c.FaultError - start);
+        ExitArgument = (int)((byte*)&c.ExitArgument - start);
+        Scratch0 = (int)((byte*)&c.Scratch0 - start);
+        Scratch1 = (int)((byte*)&c.Scratch1 - start);
+        Scratch2 = (int)((byte*)&c.Scratch2 - start);
+        HostStack = (int)((byte*)&c.HostStack - start);
+        Self = (int)((byte*)&c.Self - start);
+        Es = (int)((byte*)&c.Es - start);
+    }
 
     public static int Gpr(int index) => index * 8;
 

@@ -120,6 +120,11 @@ public sealed unsafe partial class TranslatorVcpu
         Exceptions.Deliver(_c, Memory, vector, code);
     }
 
+    internal void DeliverFromInterpreter(byte vector, uint code) => DeliverFault(vector, code);
+
+    /// <summary>No single-step trap after this instruction.</summary>
+    internal void SuppressTrap() => _faulted = true;
+
     private ExitReason SlowAccess(in Site at, ulong linear)
     {
         bool write = (at.Info & Site.Write) != 0;

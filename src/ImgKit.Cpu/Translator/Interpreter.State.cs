@@ -1,0 +1,268 @@
+using Iced.Intel;
+using ImgKit.Cpu.Architecture;
+using Register = Iced.Intel.Register;
+
+namespace ImgKit.Cpu.Translator;
+
+/// <summary>FXSAVE, XSAVE and their kin between the context's XSAVE area and guest memory; masked moves and gathers.
+/// Source: Intel SDM volume 1, chapter 13.</summary>
+internal sealed unsafe partial class Interpreter
+{
+    private const int LegacySize = 512, HeaderSize = 64, AvxOffset = 576;
+    private const uint MxcsrMask = 0xFFFF;
+
+    private ulong* StateComponents => (ulong*)(_c->XsaveArea + LegacySize);
+
+    private bool ExecuteState()
+    {
+        switch (_i.Mnemonic)
+        {
+            case Mnemonic.Fxsave or Mnemonic.Fxsave64:
+                RequireFpu();
+                SaveLegacy();
+                return true;
+            case Mnemonic.Fxrstor or Mnemonic.Fxrstor64:
+                RequireFpu();
+                RestoreLegacy();
+                return true;
+            case Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64:
+                Xsave(false);
+                return true;
+            case Mnemonic.Xsavec or Mnemonic.Xsavec64:
+                Xsave(true);
+                return true;
+            case Mnemonic.Xsaves or Mnemonic.Xsaves64:
+                ControlRegisters.RequireSupervisor(_c);
+                Xsave(true);
+                return true;
+            case Mnemonic.Xrstors or Mnemonic.Xrstors64:
+                ControlRegisters.RequireSupervisor(_c);
+                Xrstor();
+                return true;
+            case Mnemonic.Xrstor or Mnemonic.Xrstor64:
+                Xrstor();
+                return true;
+            case Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu:
+                MaskedMove();
+                return true;
+            default:
+                return _i.IsVsib && Gather();
+        }
+    }
+
+    private void RequireFpu()
+    {
+        if ((_c->Cr0 & (Cr0.Em | Cr0.Ts)) != 0)
+            throw new GuestFault(7);
+    }
+
+    private void RequireXsave()
+    {
+        if ((_c->Cr4 & Cr4.OsXsave) == 0)
+            throw new GuestFault(6);
+        if ((_c->Cr0 & Cr0.Ts) != 0)
+            throw new GuestFault(7);
+    }
+
+    private ulong Area(int size, int alignment, bool write)
+    {
+        ulong linear = OperandAddress(size, write);
+        if ((linear & (ulong)(alignment - 1)) != 0)
+            throw new GuestFault(13, 0);
+        memory.ProbeLinear(linear, size, write);
+        return linear;
+    }
+
+    private void CopyOut(ulong linear, byte* from, int length)
+    {
+        for (int i = 0; i < length; i += 8)
+            memory.WriteLinear(linear + (ulong)i, *(ulong*)(from + i), 8);
+    }
+
+    private void CopyIn(ulong linear, byte* to, int length)
+    {
+        for (int i = 0; i < length; i += 8)
+            *(ulong*)(to + i) = memory.ReadLinear(linear + (ulong)i, 8);
+    }
+
+    /// <summary>Components in their initial state are in the area only by their bit: writes them out.</summary>
+    private void Materialise()
+    {
+        ulong have = *StateComponents;
+        byte* area = _c->XsaveArea;
+        if ((have & 1) == 0)
+        {
+            new Span<byte>(area, 24).Clear();
+            new Span<byte>(area + 32, 128).Clear();
+            *(ushort*)area = 0x37F;
+        }
+        if ((have & 2) == 0)
+            new Span<byte>(area + 160, 256).Clear();
+        if ((have & 4) == 0)
+            new Span<byte>(area + AvxOffset, 256).Clear();
+        *StateComponents = have | (uint)CodeArena.XsaveMask;
+    }
+
+    private void SaveLegacy()
+    {
+        Materialise();
+        bool sse = (_c->Cr4 & Cr4.OsFxsr) != 0;
+        ulong linear = Area(LegacySize, 16, true);
+        CopyOut(linear, _c->XsaveArea, 32);
+        memory.WriteLinear(linear + 28, MxcsrMask, 4);
+        CopyOut(linear + 32, _c->XsaveArea + 32, sse ? 128 + (Is64 ? 256 : 128) : 128);
+    }
+
+    private void RestoreLegacy()
+    {
+        bool sse = (_c->Cr4 & Cr4.OsFxsr) != 0;
+        ulong linear = Area(LegacySize, 16, false);
+        if (sse && ((uint)memory.ReadLinear(linear + 24, 4) & ~MxcsrMask) != 0)
+            throw new GuestFault(13, 0);
+        Materialise();
+        uint mxcsr = *(uint*)(_c->XsaveArea + 24);
+        CopyIn(linear, _c->XsaveArea, 32);
+        *(uint*)(_c->XsaveArea + 28) = MxcsrMask;
+        if (!sse)
+            *(uint*)(_c->XsaveArea + 24) = mxcsr;
+        CopyIn(linear + 32, _c->XsaveArea + 32, sse ? 128 + (Is64 ? 256 : 128) : 128);
+    }
+
+    private ulong RequestedComponents => Pair() & _c->Xcr0 & 7;
+
+    private void Xsave(bool compact)
+    {
+        RequireXsave();
+        ulong mask = RequestedComponents;
+        int size = (mask & 4) != 0 ? AvxOffset + 256 : AvxOffset;
+        ulong linear = Area(size, 64, true);
+        ulong inUse = *StateComponents & mask;
+        Materialise();
+        if ((mask & 1) != 0)
+        {
+            CopyOut(linear, _c->XsaveArea, 24);
+            CopyOut(linear + 32, _c->XsaveArea + 32, 128);
+        }
+        if ((mask & 6) != 0)
+        {
+            memory.WriteLinear(linear + 24, *(uint*)(_c->XsaveArea + 24), 4);
+            memory.WriteLinear(linear + 28, MxcsrMask, 4);
+        }
+        if ((mask & 2) != 0)
+            CopyOut(linear + 160, _c->XsaveArea + 160, Is64 ? 256 : 128);
+        if ((mask & 4) != 0)
+            CopyOut(linear + AvxOffset, _c->XsaveArea + AvxOffset, Is64 ? 256 : 128);
+        if (compact)
+        {
+            memory.WriteLinear(linear + LegacySize, inUse, 8);
+            memory.WriteLinear(linear + LegacySize + 8, mask | 1UL << 63, 8);
+        }
+        else
+        {
+            ulong old = memory.ReadLinear(linear + LegacySize, 8);
+            memory.WriteLinear(linear + LegacySize, old & ~mask | inUse, 8);
+        }
+    }
+
+    private void Xrstor()
+    {
+        RequireXsave();
+        ulong mask = RequestedComponents;
+        ulong linear = Area(LegacySize + HeaderSize, 64, false);
+        ulong present = memory.ReadLinear(linear + LegacySize, 8);
+        ulong compaction = memory.ReadLinear(linear + LegacySize + 8, 8);
+        bool compact = compaction >> 63 != 0;
+        if (compact ? (compaction & ~(1UL << 63) & ~_c->Xcr0) != 0 || (present & ~compaction) != 0 : (present & ~_c->Xcr0) != 0 || compaction != 0)
+            throw new GuestFault(13, 0);
+        if ((mask & 6) != 0 && !compact || (mask & present & 2) != 0)
+        {
+            uint mxcsr = (uint)memory.ReadLinear(linear + 24, 4);
+            if ((mxcsr & ~MxcsrMask) != 0)
+                throw new GuestFault(13, 0);
+            Materialise();
+            *(uint*)(_c->XsaveArea + 24) = mxcsr;
+        }
+        Materialise();
+        ulong load = mask & present, clear = mask & ~present;
+        if ((load & 1) != 0)
+        {
+            CopyIn(linear, _c->XsaveArea, 24);
+            CopyIn(linear + 32, _c->XsaveArea + 32, 128);
+        }
+        if ((load & 2) != 0)
+            CopyIn(linear + 160, _c->XsaveArea + 160, Is64 ? 256 : 128);
+        if ((load & 4) != 0)
+            CopyIn(linear + AvxOffset, _c->XsaveArea + AvxOffset, Is64 ? 256 : 128);
+        if (compact && (clear & 2) != 0)
+            *(uint*)(_c->XsaveArea + 24) = 0x1F80;
+        *StateComponents &= ~clear;
+    }
+
+    private byte* Xmm(int number) => _c->XsaveArea + 160 + 16 * number;
+
+    private byte* YmmHigh(int number) => _c->XsaveArea + AvxOffset + 16 * number;
+
+    private void MaskedMove()
+    {
+        Materialise();
+        bool mmx = _i.Mnemonic == Mnemonic.Maskmovq;
+        var data = _i.GetOpRegister(1);
+        var select = _i.GetOpRegister(2);
+        byte* from = mmx ? _c->XsaveArea + 32 + 16 * (data - Register.MM0) : Xmm(data - Register.XMM0);
+        byte* mask = mmx ? _c->XsaveArea + 32 + 16 * (select - Register.MM0) : Xmm(select - Register.XMM0);
+        int bits = _i.Op0Kind switch { OpKind.MemorySegDI => 16, OpKind.MemorySegEDI => 32, _ => 64 };
+        ulong offset = _c->Gpr[7];
+        for (int i = 0; i < (mmx ? 8 : 16); i++)
+        {
+            if ((mask[i] & 0x80) != 0)
+                memory.WriteLinear(Linear(SegmentNumber(_i.MemorySegment), offset + (ulong)i & Mask(bits), 1, true), from[i], 1);
+        }
+    }
+
+    /// <summary>VGATHER*, VPGATHER* of AVX2: the mask is in the third operand, and is cleared as elements arrive.</summary>
+    private bool Gather()
+    {
+        (int element, int index) = _i.Mnemonic switch
+        {
+            Mnemonic.Vgatherdps or Mnemonic.Vpgatherdd => (4, 4),
+            Mnemonic.Vgatherdpd or Mnemonic.Vpgatherdq => (8, 4),
+            Mnemonic.Vgatherqps or Mnemonic.Vpgatherqd => (4, 8),
+            Mnemonic.Vgatherqpd or Mnemonic.Vpgatherqq => (8, 8),
+            _ => (0, 0),
+        };
+        if (element == 0)
+            return false;
+        Materialise();
+        int Number(Register r) => r >= Register.YMM0 && r <= Register.YMM31 ? r - Register.YMM0 : r - Register.XMM0;
+        int destination = Number(_i.Op0Register), mask = Number(_i.Op2Register), indices = Number(_i.MemoryIndex);
+        int indexBytes = _i.MemoryIndex >= Register.YMM0 ? 32 : 16;
+        int destinationBytes = _i.Op0Register >= Register.YMM0 ? 32 : 16;
+        int count = Math.Min(indexBytes / index, destinationBytes / element);
+        byte* Lane(int register, int at) => at < 16 ? Xmm(register) + at : YmmHigh(register) + at - 16;
+        ulong origin = _i.MemoryDisplacement64 + (_i.MemoryBase == Register.None ? 0 : _c->Gpr[Interpreter.Number(_i.MemoryBase)]);
+        for (int i = 0; i < count; i++)
+        {
+            byte* m = Lane(mask, i * element);
+            if ((m[element - 1] & 0x80) == 0)
+                continue;
+            byte* x = Lane(indices, i * index);
+            long scaled = (index == 4 ? *(int*)x : *(long*)x) * _i.MemoryIndexScale;
+            ulong offset = origin + (ulong)scaled & Mask(_i.MemoryBase == Register.None || _i.MemoryBase.GetSize() == 8 ? Is64 ? 64 : 32 : 32);
+            ulong value = memory.ReadLinear(Linear(SegmentNumber(_i.MemorySegment), offset, element, false), element);
+            byte* d = Lane(destination, i * element);
+            if (element == 4)
+                *(uint*)d = (uint)value;
+            else
+                *(ulong*)d = value;
+            new Span<byte>(m, element).Clear();
+        }
+        // What is beyond the elements becomes zero, in the destination and in the mask.
+        for (int at = 0; at < 32; at++)
+        {
+            if (at >= count * element)
+                *Lane(destination, at) = 0;
+            *Lane(mask, at) = 0;
+        }
+        return true;
+    }
+}
