@@ -10,7 +10,7 @@ public static class CpuModelCatalog
     private const string Amd = "AuthenticAMD";
 
     private const string I486 = "fpu vme pse";
-    private const string Pentium = I486 + " de tsc msr mce cx8 mmx";
+    private const string Pentium = I486 + " de tsc msr mce cx8 apic mmx";
     private const string PentiumPro = "fpu de pse tsc msr pae mce cx8 apic sep pge cmov pat mmx fxsr sse sse2";
     private const string Pentium2 = Pentium + " pae sep mtrr pge mca cmov pat pse36 fxsr";
     private const string Modern = PentiumPro + " mtrr clflush mca pse36";
@@ -136,7 +136,7 @@ public static class CpuModelCatalog
 
     /// <summary>Names with their descriptions, in the order that <c>-cpu help</c> prints them.</summary>
     public static IEnumerable<(string Name, string Description)> All =>
-        Named.Select(m => (m.Name, m.Description)).Append(("host", "processor with all features of the host that can be run"))
+        Named.Select(m => (m.Name, m.Description)).Append(("host", "all features of the host that can be run"))
             .Append(("max", "enables all features that can be run on this host"));
 
     /// <summary>The text of <c>-cpu help</c>.</summary>
