@@ -9,6 +9,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Formats.Raw.RawFormat.Driver,
         Formats.Vmdk.VmdkFormat.Driver,
         Formats.Qcow2.Qcow2Format.Driver,
+        Formats.Cloop.CloopFormat.Driver,
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
         Protocols.Null.NullProtocol.Coroutine,

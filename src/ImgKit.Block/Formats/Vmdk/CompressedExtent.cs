@@ -23,7 +23,7 @@ internal sealed class CompressedExtent : VmdkExtent
     private readonly bool _zeroedGrains;
     private readonly bool _directoryAtEnd;
     private readonly long _firstDataSector;
-    private readonly GrainCache _cache;
+    private readonly UnitCache _cache;
     private long _nextSector;
     private bool _appended;
 
@@ -37,7 +37,7 @@ internal sealed class CompressedExtent : VmdkExtent
         _zeroedGrains = (header.Flags & SparseHeader.ZeroedGrainFlag) != 0;
         _directoryAtEnd = directoryAtEnd;
         _firstDataSector = (long)header.Overhead;
-        _cache = new GrainCache(GrainSize, Math.Max(2, CacheBytes / GrainSize));
+        _cache = new UnitCache(GrainSize, Math.Max(2, CacheBytes / GrainSize));
         _nextSector = -1;
     }
 

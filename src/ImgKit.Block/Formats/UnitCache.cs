@@ -1,7 +1,7 @@
-namespace ImgKit.Block.Formats.Vmdk;
+namespace ImgKit.Block.Formats;
 
 /// <summary>The last few units that were decompressed only to be read in part: small requests mostly come in order. Thread-safe.</summary>
-internal sealed class GrainCache(int unitSize, int count)
+internal sealed class UnitCache(int unitSize, int count)
 {
     private readonly Lock _lock = new();
     private readonly LinkedList<(long Unit, byte[] Content)> _units = new();
