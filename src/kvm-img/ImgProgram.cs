@@ -33,10 +33,15 @@ internal static class ImgProgram
     public static Command? Find(string name) => name switch
     {
         "amend" => new AmendCommand(),
+        "bench" => new BenchCommand(),
         "bitmap" => new BitmapCommand(),
         "check" => new CheckCommand(),
+        "checksum" => new ChecksumCommand(),
+        "compare" => new CompareCommand(),
         "create" => new CreateCommand(),
+        "dd" => new DdCommand(),
         "info" => new InfoCommand(),
+        "inspect" => new InspectCommand(),
         "map" => new MapCommand(),
         "measure" => new MeasureCommand(),
         "resize" => new ResizeCommand(),
