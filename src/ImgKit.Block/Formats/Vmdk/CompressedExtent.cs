@@ -230,6 +230,13 @@ internal sealed class CompressedExtent : VmdkExtent
     /// <summary>Makes the zlib stream of one grain.</summary>
     public int Compress(ReadOnlySpan<byte> unit, Span<byte> destination, int level)
     {
+        // A grain is whole sectors.
+        if (unit.Length % 512 != 0)
+        {
+            byte[] whole = new byte[(unit.Length + 511) & ~511];
+            unit.CopyTo(whole);
+            unit = whole;
+        }
         int n = Deflate.ForLevel(level).Compress(DeflateContainer.Zlib, unit, destination);
         return n > 0 ? n : throw new ArgumentException("too short for a compressed grain", nameof(destination));
     }
@@ -238,7 +245,7 @@ internal sealed class CompressedExtent : VmdkExtent
     public void WriteCompressed(long offset, ReadOnlySpan<byte> stream, int unitLength)
     {
         long grain = offset / GrainSize;
-        if (offset % GrainSize != 0 || (unitLength != GrainSize && offset + unitLength != Length))
+        if (offset % GrainSize != 0 || (unitLength != GrainSize && (offset + unitLength <= Length - 512 || offset + unitLength > Length)))
             throw new ImageException(ImageErrorKind.InvalidArgument, "Invalid argument", Image.FileName, offset)
             {
                 Errno = 22,
