@@ -26,6 +26,7 @@ public static class Qcow2Format
         Open = Qcow2Image.Open,
         OpenOptions = Qcow2Options.Declared,
         Create = Qcow2Creator.Create,
+        WriteStream = Qcow2StreamWriter.Write,
         CreateOptions =
         [
             .. Encryption,
