@@ -12,6 +12,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Formats.Cloop.CloopFormat.Driver,
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
+        Protocols.Nbd.NbdProtocol.Driver,
         Protocols.Null.NullProtocol.Coroutine,
         Protocols.Null.NullProtocol.Aio,
     ]);

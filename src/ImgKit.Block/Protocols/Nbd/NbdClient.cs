@@ -1,0 +1,208 @@
+using System.Diagnostics;
+
+namespace ImgKit.Block.Protocols.Nbd;
+
+/// <summary>How a client reaches its export.</summary>
+internal sealed record NbdClientSettings
+{
+    public required NbdAddress Address { get; init; }
+
+    public string Export { get; init; } = "";
+
+    public NbdTls? Tls { get; init; }
+
+    /// <summary>The name that the server's certificate must have.</summary>
+    public string TlsHost { get; init; } = "";
+
+    /// <summary>How long requests wait for a lost connection to come back.</summary>
+    public TimeSpan ReconnectDelay { get; init; }
+
+    /// <summary>How long opening keeps trying to connect.</summary>
+    public TimeSpan OpenTimeout { get; init; }
+
+    /// <summary>The context that tells where data is.</summary>
+    public string AllocationContext { get; init; } = NbdWire.BaseAllocation;
+}
+
+/// <summary>
+/// The connections to one export: one, or as many as are useful where the server allows it. Lost ones are replaced, and the
+/// request is made again: all of NBD's requests may be.
+/// </summary>
+internal sealed class NbdClient : IDisposable
+{
+    private const int MaxConnections = 4;
+
+    /// <summary>Requests on every connection there is, from which on another is opened.</summary>
+    private const int BusyDepth = 4;
+
+    private readonly NbdClientSettings _settings;
+    private readonly Lock _gate = new();
+    private readonly List<NbdConnection> _connections = [];
+    private readonly bool _multi;
+    private bool _noMore;
+    private bool _closed;
+
+    public NbdClient(NbdClientSettings settings)
+    {
+        _settings = settings;
+        var first = ConnectWithin(settings.OpenTimeout, null);
+        Agreement = first.Agreement;
+        _multi = (Agreement.Export.Flags & NbdExportFlags.CanMultiConnect) != 0;
+        _connections.Add(first);
+    }
+
+    /// <summary>What was agreed on at first; later connections must agree on the same.</summary>
+    public NbdAgreement Agreement { get; }
+
+    /// <summary>Carries a request out.</summary>
+    /// <returns>0 or the server's error number.</returns>
+    /// <exception cref="ImageException">there is no connection.</exception>
+    public int Execute(scoped in NbdConnection.Request request)
+    {
+        long lostAt = 0;
+        while (true)
+        {
+            var connection = Choose(lostAt);
+            try
+            {
+                return connection.Execute(request);
+            }
+            catch (NbdConnectionLostException e)
+            {
+                Drop(connection);
+                if (lostAt == 0)
+                    lostAt = Stopwatch.GetTimestamp();
+                if (_settings.ReconnectDelay == TimeSpan.Zero)
+                    throw Lost(e);
+                request.Extents?.Clear();
+            }
+        }
+    }
+
+    /// <summary>The connection with least to do.</summary>
+    private NbdConnection Choose(long lostAt)
+    {
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_closed, this);
+            NbdConnection? best = null;
+            for (int i = _connections.Count - 1; i >= 0; i--)
+            {
+                var c = _connections[i];
+                if (c.IsBroken)
+                    continue;
+                if (best is null || c.InFlight < best.InFlight)
+                    best = c;
+            }
+            if (best is null)
+            {
+                var left = lostAt == 0 ? _settings.ReconnectDelay : _settings.ReconnectDelay - Stopwatch.GetElapsedTime(lostAt);
+                best = Connect(left);
+            }
+            else if (_multi && !_noMore && best.InFlight >= BusyDepth && _connections.Count < MaxConnections)
+            {
+                best = TryConnectAnother() ?? best;
+            }
+            return best;
+        }
+    }
+
+    private NbdConnection Connect(TimeSpan limit)
+    {
+        try
+        {
+            var c = ConnectWithin(limit, Agreement);
+            _connections.Add(c);
+            return c;
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            throw Lost(e);
+        }
+    }
+
+    private NbdConnection? TryConnectAnother()
+    {
+        try
+        {
+            var c = Connect(Agreement);
+            _connections.Add(c);
+            return c;
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            // The server has enough of us: one connection does, too.
+            _noMore = true;
+            return null;
+        }
+    }
+
+    private void Drop(NbdConnection connection)
+    {
+        lock (_gate)
+        {
+            // Its other users find it broken by themselves, and come here, too; with the last one its memory goes.
+            _connections.Remove(connection);
+            if (connection.InFlight == 0)
+                connection.Dispose();
+        }
+    }
+
+    private NbdConnection ConnectWithin(TimeSpan limit, NbdAgreement? expected)
+    {
+        long start = Stopwatch.GetTimestamp();
+        int pause = 10;
+        while (true)
+        {
+            try
+            {
+                return Connect(expected);
+            }
+            catch (Exception e) when (e is ImageException or IOException && Stopwatch.GetElapsedTime(start) < limit)
+            {
+                Thread.Sleep(pause);
+                pause = Math.Min(pause * 2, 1000);
+            }
+        }
+    }
+
+    private NbdConnection Connect(NbdAgreement? expected)
+    {
+        var transport = new NbdTransport(_settings.Address.Connect());
+        try
+        {
+            var agreement = new NbdHandshake(transport, _settings.Tls, _settings.TlsHost).Open(_settings.Export, _settings.AllocationContext);
+            if (expected is not null && (agreement.Export.Size != expected.Export.Size || agreement.Export.Flags != expected.Export.Flags
+                || agreement.AllocationContext.HasValue != expected.AllocationContext.HasValue || agreement.Export.MinBlock != expected.Export.MinBlock))
+                throw new ImageException(ImageErrorKind.Io, "the NBD server came back with another export") { Errno = 5 };
+            return new NbdConnection(transport, agreement);
+        }
+        catch (EndOfStreamException e)
+        {
+            transport.Dispose();
+            throw new ImageException(ImageErrorKind.Io, "Failed to read data: Unexpected end-of-file before all data were read", inner: e) { Errno = 5 };
+        }
+        catch
+        {
+            transport.Dispose();
+            throw;
+        }
+    }
+
+    private static ImageException Lost(Exception e) => new(ImageErrorKind.Io, "Input/output error", inner: e)
+    {
+        Errno = 5,
+        Operation = $"the connection to the NBD server is lost: {e.Message}",
+    };
+
+    public void Dispose()
+    {
+        lock (_gate)
+        {
+            _closed = true;
+            foreach (var c in _connections)
+                c.Dispose();
+            _connections.Clear();
+        }
+    }
+}

@@ -1,0 +1,313 @@
+using System.Runtime.InteropServices;
+
+namespace ImgKit.Block.Protocols.Nbd;
+
+/// <summary>An export of an NBD server as a disk.</summary>
+internal sealed unsafe class NbdDevice : BlockDevice
+{
+    /// <summary>The most that one request without payload covers, in bytes, where lengths have 32 bits.</summary>
+    private const long MaxRange = 1L << 30;
+
+    private readonly NbdClient _client;
+    private readonly OpenSettings _settings;
+    private readonly NbdExportInfo _export;
+    private readonly NbdStatusCache _status;
+    private readonly bool _isBitmap;
+    private readonly int _align;
+    private readonly int _maxPayload;
+    private readonly Lock _unaligned = new();
+
+    public NbdDevice(NbdClientSettings client, OpenSettings settings)
+    {
+        _settings = settings;
+        _client = new NbdClient(client);
+        _export = _client.Agreement.Export;
+        if (!settings.ReadOnly && Has(NbdExportFlags.ReadOnly))
+        {
+            _client.Dispose();
+            throw new ImageException(ImageErrorKind.ReadOnly, "Could not open image: Permission denied") { Errno = 13 };
+        }
+        _isBitmap = client.AllocationContext != NbdWire.BaseAllocation;
+        _status = new NbdStatusCache(_client);
+        _align = (int)Math.Max(_export.MinBlock, 1);
+        _maxPayload = _export.MaxBlock == 0 ? NbdWire.MaxPayload : (int)Math.Min(_export.MaxBlock, NbdWire.MaxPayload);
+        _maxPayload -= _maxPayload % _align;
+        Limits = new BlockLimits(_align, Math.Min(_maxPayload, 2 << 20), 0, _align);
+        FileName = client.Address.ToUri(client.Export, client.Tls is not null);
+    }
+
+    public override string DriverName => "nbd";
+
+    public override long Length => _export.Size;
+
+    public override bool IsReadOnly => _settings.ReadOnly || Has(NbdExportFlags.ReadOnly);
+
+    public override BlockLimits Limits { get; }
+
+    public override long AllocatedHostBytes => -1;
+
+    private bool Has(NbdExportFlags flag) => (_export.Flags & flag) != 0;
+
+    public override void Read(long offset, Span<byte> destination)
+    {
+        CheckRange(offset, destination.Length);
+        if (!IsAligned(offset, destination.Length))
+        {
+            ReadUnaligned(offset, destination);
+            return;
+        }
+        fixed (byte* p = destination)
+        {
+            for (int done = 0; done < destination.Length;)
+            {
+                int n = Math.Min(destination.Length - done, _maxPayload);
+                var buffer = new IoBuffer(p + done, n);
+                Transfer(NbdCommand.Read, NbdCommandFlags.None, offset + done, n, new ReadOnlySpan<IoBuffer>(in buffer));
+                done += n;
+            }
+        }
+    }
+
+    public override void Write(long offset, ReadOnlySpan<byte> source)
+    {
+        CheckWritable();
+        CheckRange(offset, source.Length);
+        if (!IsAligned(offset, source.Length))
+        {
+            WriteUnaligned(offset, source);
+            return;
+        }
+        fixed (byte* p = source)
+        {
+            for (int done = 0; done < source.Length;)
+            {
+                int n = Math.Min(source.Length - done, _maxPayload);
+                var buffer = new IoBuffer(p + done, n);
+                Transfer(NbdCommand.Write, Fua(), offset + done, n, new ReadOnlySpan<IoBuffer>(in buffer));
+                done += n;
+            }
+        }
+        FlushIfWriteThrough();
+        _status.Forget();
+    }
+
+    public override void ReadVector(long offset, ReadOnlySpan<IoBuffer> buffers)
+    {
+        long total = Total(buffers);
+        CheckRange(offset, total);
+        if (total > _maxPayload || !IsAligned(offset, total))
+            base.ReadVector(offset, buffers);
+        else if (total > 0)
+            Transfer(NbdCommand.Read, NbdCommandFlags.None, offset, total, buffers);
+    }
+
+    public override void WriteVector(long offset, ReadOnlySpan<IoBuffer> buffers)
+    {
+        CheckWritable();
+        long total = Total(buffers);
+        CheckRange(offset, total);
+        if (total > _maxPayload || !IsAligned(offset, total))
+        {
+            base.WriteVector(offset, buffers);
+            return;
+        }
+        if (total > 0)
+            Transfer(NbdCommand.Write, Fua(), offset, total, buffers);
+        FlushIfWriteThrough();
+        _status.Forget();
+    }
+
+    public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
+    {
+        CheckWritable();
+        CheckRange(offset, count);
+        bool fast = (options & ZeroOptions.NoFallback) != 0;
+        if (!Has(NbdExportFlags.SendWriteZeroes) || (fast && !Has(NbdExportFlags.SendFastZero)))
+        {
+            base.WriteZeroes(offset, count, options);
+            return;
+        }
+        var flags = Fua() | (fast ? NbdCommandFlags.FastZero : 0) | ((options & ZeroOptions.MayUnmap) == 0 ? NbdCommandFlags.NoHole : 0);
+        var (start, length) = AlignedPart(offset, count);
+        if (length < count)
+        {
+            if (fast)
+                throw new NotSupportedException("the range is not aligned to the server's blocks");
+            long head = Math.Min(start - offset, count);
+            ZeroBuffer.WriteTo(this, offset, head);
+            ZeroBuffer.WriteTo(this, start + length, Math.Max(0, offset + count - start - length));
+        }
+        int error = Range(NbdCommand.WriteZeroes, flags, start, length);
+        if (error == NbdError.NotSupported && fast)
+            throw new NotSupportedException("the NBD server cannot zero this range without writing it");
+        Check(error, "zero", start, length);
+        FlushIfWriteThrough();
+        _status.Forget();
+    }
+
+    public override void Discard(long offset, long count)
+    {
+        CheckWritable();
+        CheckRange(offset, count);
+        if (!_settings.Unmap || !Has(NbdExportFlags.SendTrim))
+            return;
+        var (start, length) = AlignedPart(offset, count);
+        Check(Range(NbdCommand.Trim, NbdCommandFlags.None, start, length), "trim", start, length);
+        _status.Forget();
+    }
+
+    public override void Flush()
+    {
+        if (_settings.NoFlush || !Has(NbdExportFlags.SendFlush) || Has(NbdExportFlags.ReadOnly))
+            return;
+        Check(_client.Execute(new NbdConnection.Request { Command = NbdCommand.Flush }), "flush", 0, 0);
+    }
+
+    public override BlockExtent GetExtent(long offset, long count)
+    {
+        CheckRange(offset, count);
+        const ExtentKind data = ExtentKind.Data | ExtentKind.Allocated | ExtentKind.OffsetValid;
+        const ExtentKind other = ExtentKind.Allocated | ExtentKind.OffsetValid;
+        if (_client.Agreement.AllocationContext is null || count == 0)
+            return new(Math.Max(count, 1), data, offset);
+        // A server answers for whole blocks.
+        long start = offset - offset % _align;
+        long wanted = Math.Min(offset + count, Length) - start;
+        wanted = Math.Min((wanted + _align - 1) / _align * _align, Math.Max(Length - start, _align));
+        int error = _status.Find(start, Math.Min(wanted, MaxRange), out var extent);
+        Check(error, "status", offset, count);
+        long n = Math.Min(count, start + extent.Length - offset);
+        if (n <= 0)
+            return new(1, data, offset);
+        bool hole = (extent.Flags & (uint)NbdAllocation.Hole) != 0, zero = (extent.Flags & (uint)NbdAllocation.Zero) != 0;
+        if (_isBitmap)
+            return new(n, hole ? other : data, offset);
+        // A hole that is not said to be zero may read as anything.
+        return new(n, (hole && zero ? other : data) | (zero ? ExtentKind.Zero : 0), offset);
+    }
+
+    public override void Resize(long length, ResizeOptions options = default)
+    {
+        if (options.Exact && length != Length)
+            throw new ImageException(ImageErrorKind.Unsupported, "Cannot resize NBD nodes", FileName);
+        if (length > Length)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "Cannot grow NBD nodes", FileName);
+    }
+
+    protected override void Dispose(bool disposing) => _client.Dispose();
+
+    private bool IsAligned(long offset, long count) => ((offset | count) & (_align - 1)) == 0 || (_align > 1 && offset % _align == 0 && offset + count == Length);
+
+    private NbdCommandFlags Fua() => _settings.WriteThrough && Has(NbdExportFlags.SendFua) ? NbdCommandFlags.Fua : NbdCommandFlags.None;
+
+    private void FlushIfWriteThrough()
+    {
+        if (_settings.WriteThrough && !Has(NbdExportFlags.SendFua))
+            Flush();
+    }
+
+    private void Transfer(NbdCommand command, NbdCommandFlags flags, long offset, long count, ReadOnlySpan<IoBuffer> buffers)
+    {
+        int error = _client.Execute(new NbdConnection.Request
+        {
+            Command = command,
+            Flags = flags,
+            Offset = offset,
+            Length = count,
+            Buffers = buffers,
+        });
+        Check(error, command == NbdCommand.Read ? "read" : "write", offset, count);
+    }
+
+    private int Range(NbdCommand command, NbdCommandFlags flags, long offset, long count)
+    {
+        while (count > 0)
+        {
+            long n = Math.Min(count, MaxRange);
+            int error = _client.Execute(new NbdConnection.Request { Command = command, Flags = flags, Offset = offset, Length = n });
+            if (error != 0)
+                return error;
+            offset += n;
+            count -= n;
+        }
+        return 0;
+    }
+
+    /// <summary>The whole blocks inside a range.</summary>
+    private (long Start, long Length) AlignedPart(long offset, long count)
+    {
+        long start = (offset + _align - 1) / _align * _align;
+        long end = offset + count == Length ? Length : (offset + count) / _align * _align;
+        return (start, Math.Max(0, end - start));
+    }
+
+    private void ReadUnaligned(long offset, Span<byte> destination)
+    {
+        using var bounce = new Host.AlignedBuffer((int)Math.Min(1 << 20, destination.Length + 2L * _align) / _align * _align + _align);
+        while (!destination.IsEmpty)
+        {
+            long start = offset - offset % _align;
+            int n = (int)Math.Min(bounce.Length, Length - start);
+            n = (int)Math.Min(n, (offset - start + destination.Length + _align - 1) / _align * _align);
+            Read(start, bounce.Span[..n]);
+            int skip = (int)(offset - start);
+            int take = Math.Min(n - skip, destination.Length);
+            bounce.Span.Slice(skip, take).CopyTo(destination);
+            destination = destination[take..];
+            offset += take;
+        }
+    }
+
+    private void WriteUnaligned(long offset, ReadOnlySpan<byte> source)
+    {
+        using var bounce = new Host.AlignedBuffer(_align);
+        // Blocks of which a part is changed are read, changed and written: not by two at a time.
+        lock (_unaligned)
+        {
+            while (!source.IsEmpty)
+            {
+                long start = offset - offset % _align;
+                int skip = (int)(offset - start);
+                if (skip == 0 && source.Length >= _align)
+                {
+                    int whole = source.Length / _align * _align;
+                    Write(offset, source[..whole]);
+                    source = source[whole..];
+                    offset += whole;
+                    continue;
+                }
+                int n = (int)Math.Min(_align, Length - start);
+                int take = Math.Min(n - skip, source.Length);
+                Read(start, bounce.Span[..n]);
+                source[..take].CopyTo(bounce.Span[skip..]);
+                Write(start, bounce.Span[..n]);
+                source = source[take..];
+                offset += take;
+            }
+        }
+    }
+
+    private void CheckWritable()
+    {
+        if (IsReadOnly)
+            throw new ImageException(ImageErrorKind.ReadOnly, "the export is read-only", FileName) { Errno = 1 };
+    }
+
+    private void Check(int error, string what, long offset, long count)
+    {
+        if (error != 0)
+            throw new ImageException(ImageErrorKind.Io, Marshal.GetPInvokeErrorMessage(error), FileName, offset)
+            {
+                Errno = error,
+                Operation = $"{what} of {count} bytes at offset {offset} of '{FileName}'",
+            };
+    }
+
+    private static long Total(ReadOnlySpan<IoBuffer> buffers)
+    {
+        long n = 0;
+        foreach (var b in buffers)
+            n += b.Length;
+        return n;
+    }
+}
