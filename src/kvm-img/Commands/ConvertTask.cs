@@ -130,6 +130,7 @@ internal sealed class ConvertTask(CommonOptions common)
             Digest = digest,
             Warn = common.Quiet ? null : Report.Warning,
             Progress = progress,
+            AnnounceData = progress.IsShown ? total => progress.Total = total : null,
         });
         if (CopyBitmaps)
             CopyBitmapsTo((IBitmapImage)device);
@@ -158,7 +159,7 @@ internal sealed class ConvertTask(CommonOptions common)
                     throw new CommandException("No support for concatenating multiple snapshot");
                 device = Snapshot.OpenIn(device);
             }
-            _sources.Add(PaddedSource.Of(device));
+            _sources.Add(device);
         }
     }
 

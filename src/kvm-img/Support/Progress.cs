@@ -45,6 +45,9 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
             Show(0);
     }
 
+    /// <summary>Somebody looks at it.</summary>
+    public bool IsShown => _text || _json;
+
     /// <summary>What makes 100 %.</summary>
     public long Total
     {

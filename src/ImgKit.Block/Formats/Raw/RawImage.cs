@@ -3,6 +3,8 @@ namespace ImgKit.Block.Formats.Raw;
 /// <summary>A device, or a part of one, as a disk.</summary>
 internal sealed class RawImage : BlockDevice
 {
+    private const int Sector = 512;
+
     private readonly BlockDevice _storage;
     private readonly long _start;
     private readonly long? _size;
@@ -23,7 +25,8 @@ internal sealed class RawImage : BlockDevice
 
     public override string DriverName => "raw";
 
-    public override long Length => _size ?? _storage.Length - _start;
+    /// <summary>A disk has whole sectors: behind the end of a file that has not, it reads as zeroes.</summary>
+    public override long Length => _size ?? (_storage.Length - _start + (Sector - 1)) / Sector * Sector;
 
     public override bool IsReadOnly => _storage.IsReadOnly;
 
@@ -34,7 +37,9 @@ internal sealed class RawImage : BlockDevice
     public override void Read(long offset, Span<byte> destination)
     {
         CheckRange(offset, destination.Length);
-        _storage.Read(_start + offset, destination);
+        int n = (int)Math.Clamp(_storage.Length - _start - offset, 0, destination.Length);
+        _storage.Read(_start + offset, destination[..n]);
+        destination[n..].Clear();
     }
 
     public override void Write(long offset, ReadOnlySpan<byte> source)
@@ -47,8 +52,12 @@ internal sealed class RawImage : BlockDevice
 
     public override void ReadVector(long offset, ReadOnlySpan<IoBuffer> buffers)
     {
-        CheckRange(offset, Total(buffers));
-        _storage.ReadVector(_start + offset, buffers);
+        long total = Total(buffers);
+        CheckRange(offset, total);
+        if (offset + total > _storage.Length - _start)
+            base.ReadVector(offset, buffers);
+        else
+            _storage.ReadVector(_start + offset, buffers);
     }
 
     public override void WriteVector(long offset, ReadOnlySpan<IoBuffer> buffers)
@@ -77,7 +86,13 @@ internal sealed class RawImage : BlockDevice
     public override BlockExtent GetExtent(long offset, long count)
     {
         CheckRange(offset, count);
-        var e = _storage.GetExtent(_start + offset, count);
+        long left = _storage.Length - _start - offset;
+        if (left <= 0)
+            return new(count, ExtentKind.Zero | ExtentKind.Allocated | ExtentKind.OffsetValid, _start + offset, _storage);
+        var e = _storage.GetExtent(_start + offset, Math.Min(count, left));
+        // The rest of the last sector belongs to a hole in front of it.
+        if (e.IsZero && e.Length == left)
+            e = e with { Length = count };
         return e with { HostDevice = e.HostDevice ?? _storage };
     }
 

@@ -44,6 +44,8 @@ public sealed class ConvertJob
         int unit = request.Digest is not null && Digest.ContentDigest.LeafSize % _block == 0 ? Digest.ContentDigest.LeafSize : _block;
         _pieceSize = Math.Max(PlainPieceSize / unit, 1) * unit;
         _plan = new ConvertPlan(_source, request, unit, _pieceSize);
+        if (request.AnnounceData is { } announce)
+            announce(new ConvertPlan(_source, request, unit, _pieceSize).CountData());
         // Where a format puts its clusters depends on the order of writes. A file's bytes do not, but the kernel lets one
         // thread at a time write a cached file, and taking turns costs less than contending for that.
         _ordered = _compressor is not null || request.Digest is not null || _target.Limits.ClusterSize > 0
@@ -84,7 +86,8 @@ public sealed class ConvertJob
             System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_failure);
         if (_source.Length < _target.Length && !_request.TargetIsZero && !_request.TargetHasBacking)
             _target.WriteZeroes(_source.Length, _target.Length - _source.Length, ZeroOptions.MayUnmap);
-        _request.Progress?.Report(_source.Length);
+        if (_request.AnnounceData is null)
+            _request.Progress?.Report(_source.Length);
     }
 
     private void Work()
@@ -137,8 +140,11 @@ public sealed class ConvertJob
         lock (_turn)
         {
             _nextToWrite++;
-            _done += piece.Length;
-            _request.Progress?.Report(_done);
+            if (piece.Kind == PieceKind.Data || _request.AnnounceData is null)
+            {
+                _done += piece.Length;
+                _request.Progress?.Report(_done);
+            }
             if (_ordered)
                 Monitor.PulseAll(_turn);
         }

@@ -93,6 +93,16 @@ internal sealed class ConvertPlan
         return true;
     }
 
+    /// <summary>Bytes of data in the pieces that are left; takes them all.</summary>
+    public long CountData()
+    {
+        long n = 0;
+        while (TryNext(out var piece))
+            if (piece.Kind == PieceKind.Data)
+                n += piece.Length;
+        return n;
+    }
+
     private long RoundUp(long v) => v > long.MaxValue - _unit ? long.MaxValue : (v + _unit - 1) / _unit * _unit;
 
     private PieceKind KindAt(long offset)

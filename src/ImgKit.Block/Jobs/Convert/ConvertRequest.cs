@@ -47,4 +47,8 @@ public sealed record ConvertRequest
 
     /// <summary>Told the bytes of the disk that are done, in steps; called from any of the job's threads, one at a time.</summary>
     public IProgress<long>? Progress { get; init; }
+
+    /// <summary>When set: told before the first piece how many bytes of data there are, and <see cref="Progress"/> then counts only data,
+    /// not what is known to be zero or is left to a backing file.</summary>
+    public Action<long>? AnnounceData { get; init; }
 }

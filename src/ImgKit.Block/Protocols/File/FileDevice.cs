@@ -7,6 +7,8 @@ namespace ImgKit.Block.Protocols.File;
 /// </summary>
 public sealed class FileDevice : BlockDevice
 {
+    private const int FirstBlock = 4096;
+
     private readonly HostFile _file;
     private readonly OpenSettings _settings;
     private readonly string _driver;
@@ -291,6 +293,11 @@ public sealed class FileDevice : BlockDevice
         if (preallocation is Preallocation.Off or Preallocation.Metadata)
         {
             file.SetLength(to);
+            // Who opens the file with O_DIRECT finds the alignment that it needs by reading its first block: a hole takes any.
+            if (from == 0 && to > 0)
+                file.Write(0, ZeroBuffer.Span((int)(to < FirstBlock ? 512 : FirstBlock)));
+            if (to is > 0 and < 512)
+                file.SetLength(to);
             return;
         }
         try

@@ -108,7 +108,8 @@ public static class FileProtocol
         try
         {
             file.SetLength(0);
-            FileDevice.Grow(file, 0, context.Size, preallocation);
+            // Disks have whole sectors.
+            FileDevice.Grow(file, 0, checked(context.Size + 511) / 512 * 512, preallocation);
         }
         catch (HostException e)
         {
