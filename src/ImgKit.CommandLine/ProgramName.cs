@@ -21,6 +21,9 @@ public static class ProgramName
     private static string Read()
     {
         string[] all = Environment.GetCommandLineArgs();
+        // Not compiled ahead of time, the first argument is the assembly's path: ask the system instead.
+        if (all.Length > 0 && all[0].EndsWith(".dll", StringComparison.Ordinal))
+            all = File.ReadAllText("/proc/self/cmdline").Split('\0');
         return all.Length > 0 && all[0].Length > 0 ? all[0] : "program";
     }
 }
