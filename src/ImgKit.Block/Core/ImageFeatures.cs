@@ -64,8 +64,13 @@ public interface ISnapshotImage
     /// <summary>All, in the image's order.</summary>
     IReadOnlyList<SnapshotInfo> Snapshots { get; }
 
-    /// <summary>Makes one of the present content.</summary>
-    SnapshotInfo CreateSnapshot(string name, DateTimeOffset date);
+    /// <summary>Makes one of the present content, and of the machine state that was written before (<see cref="IVmStateImage"/>).</summary>
+    /// <param name="name">as the user names it.</param>
+    /// <param name="date">shown in lists.</param>
+    /// <param name="vmStateSize">bytes of machine state, 0: none.</param>
+    /// <param name="vmClock">guest run time in nanoseconds.</param>
+    /// <param name="instructionCount">guest instruction count, or -1.</param>
+    SnapshotInfo CreateSnapshot(string name, DateTimeOffset date, long vmStateSize = 0, long vmClock = 0, long instructionCount = 0);
 
     /// <summary>Makes the content that of a snapshot (found by id, then by name).</summary>
     void ApplySnapshot(string idOrName);

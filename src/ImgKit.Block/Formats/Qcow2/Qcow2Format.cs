@@ -44,6 +44,23 @@ public static class Qcow2Format
             new("lazy_refcounts", OptionType.Bool, "Postpone refcount updates", "off"),
             new("refcount_bits", OptionType.Number, "Width of a reference count entry in bits", "16"),
         ],
+        AmendOptions =
+        [
+            new("backing_file", OptionType.String, "File name of a base image"),
+            new("backing_fmt", OptionType.String, "Image format of the base image"),
+            new("compat", OptionType.String, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+            new("data_file", OptionType.String, "File name of an external data file"),
+            new("data_file_raw", OptionType.Bool, "The external data file must stay valid as a raw image"),
+            new("encrypt.iter-time", OptionType.Number, "Time to spend in PBKDF in milliseconds"),
+            new("encrypt.keyslot", OptionType.Number, "Select a single keyslot to modify explicitly"),
+            new("encrypt.new-secret", OptionType.String, "New secret to set in the matching keyslots. Empty string to erase"),
+            new("encrypt.old-secret", OptionType.String, "Select all keyslots that match this password"),
+            new("encrypt.state", OptionType.String, "Select new state of affected keyslots (active/inactive)"),
+            new("lazy_refcounts", OptionType.Bool, "Postpone refcount updates"),
+            new("refcount_bits", OptionType.Number, "Width of a reference count entry in bits"),
+            new("size", OptionType.Size, "Virtual disk size"),
+        ],
+        Measure = Qcow2Measure.Measure,
         SupportsBacking = true,
     };
 

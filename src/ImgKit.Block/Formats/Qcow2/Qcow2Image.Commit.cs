@@ -76,6 +76,7 @@ internal sealed partial class Qcow2Image
                 {
                     int from = slice.DirtyFrom & -512, to = Math.Min((slice.DirtyTo + 511) & -512, slice.Data.Length);
                     CheckOverlap(slice.FileOffset + from, to - from, MetadataKind.ActiveL2);
+                    _file.DebugEvent(BlockDebugEvent.L2Update);
                     _file.Write(slice.FileOffset + from, slice.Data.AsSpan(from, to - from));
                 }
                 _l2.MarkClean(slice);
@@ -108,6 +109,7 @@ internal sealed partial class Qcow2Image
                 BinaryPrimitives.WriteUInt64BigEndian(sector[(k * 8)..], _l1[first + k]);
             long at = (long)Header.L1TableOffset + first * 8;
             CheckOverlap(at, n * 8, MetadataKind.ActiveL1);
+            _file.DebugEvent(BlockDebugEvent.L1Update);
             _file.Write(at, sector[..(n * 8)]);
         }
         _dirtyL1.Clear();
@@ -126,9 +128,21 @@ internal sealed partial class Qcow2Image
         }
         finally
         {
+            if (_ownsDevices)
+                DisposeDevices();
+        }
+    }
+
+    private void DisposeDevices()
+    {
+        try
+        {
             _backing?.Dispose();
             if (_hasDataFile && !ReferenceEquals(_data, _file))
                 _data.Dispose();
+        }
+        finally
+        {
             _file.Dispose();
         }
     }
@@ -137,7 +151,10 @@ internal sealed partial class Qcow2Image
     {
         using var alone = _gate.EnterExclusive();
         lock (_meta)
+        {
             CommitAll();
+            StoreBitmaps();
+        }
         if (_marksDirty)
         {
             _file.Flush();

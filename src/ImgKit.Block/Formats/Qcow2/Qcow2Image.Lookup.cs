@@ -57,6 +57,7 @@ internal sealed partial class Qcow2Image
             int bytes = EntryBytes << _sliceBits;
             long offset = table + key % SlicesPerTable * bytes;
             byte[] data = GC.AllocateUninitializedArray<byte>(bytes);
+            _file.DebugEvent(BlockDebugEvent.L2Load);
             ReadHost(_file, offset, data);
             var slice = new L2Slice(key, offset, data);
             _l2.Insert(slice);

@@ -69,6 +69,7 @@ internal sealed partial class Qcow2Image
             switch (run.Kind)
             {
                 case ClusterKind.Normal:
+                    _file.DebugEvent(BlockDebugEvent.ReadAio);
                     ReadHost(_data, run.Host, part);
                     break;
                 case ClusterKind.Compressed:
@@ -94,7 +95,10 @@ internal sealed partial class Qcow2Image
         {
             shown = (int)Math.Clamp(Math.Min(backing.Length, _length) - offset, 0, destination.Length);
             if (shown > 0)
+            {
+                _file.DebugEvent(BlockDebugEvent.ReadBackingAio);
                 backing.Read(offset, destination[..shown]);
+            }
         }
         destination[shown..].Clear();
     }
@@ -154,6 +158,7 @@ internal sealed partial class Qcow2Image
         try
         {
             var source = buffer.AsSpan(0, length);
+            _file.DebugEvent(BlockDebugEvent.ReadCompressed);
             ReadHost(_file, offset, source);
             bool good = Header.CompressionType == 1
                 ? Zstd.TryDecompress(source, cluster, out int n)

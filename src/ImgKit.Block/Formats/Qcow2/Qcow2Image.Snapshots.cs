@@ -1,12 +1,163 @@
+using System.Buffers.Binary;
 using System.Globalization;
 using static ImgKit.Block.Formats.Qcow2.Qcow2Layout;
 
 namespace ImgKit.Block.Formats.Qcow2;
 
-internal sealed partial class Qcow2Image
+internal sealed partial class Qcow2Image : ISnapshotImage
 {
     private List<Qcow2Snapshot> _snapshots = [];
     private long _snapshotTableBytes;
+
+    /// <inheritdoc/>
+    public IReadOnlyList<SnapshotInfo> Snapshots => _snapshots.ConvertAll(s => s.ToInfo());
+
+    /// <inheritdoc/>
+    public SnapshotInfo CreateSnapshot(string name, DateTimeOffset date, long vmStateSize = 0, long vmClock = 0, long instructionCount = 0)
+    {
+        CheckWritable();
+        CheckSnapshotsPossible();
+        using var alone = _gate.EnterExclusive();
+        lock (_meta)
+        {
+            if (_snapshots.Count >= MaxSnapshots)
+                throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
+            CommitAll();
+            var s = new Qcow2Snapshot
+            {
+                Id = NextSnapshotId(),
+                Name = name,
+                Seconds = (uint)Math.Clamp(date.ToUnixTimeSeconds(), 0, uint.MaxValue),
+                Nanoseconds = (uint)(date.UtcTicks % TimeSpan.TicksPerSecond * 100),
+                VmClock = (ulong)vmClock,
+                VmStateSize = (ulong)vmStateSize,
+                DiskSize = (ulong)_length,
+                InstructionCount = (ulong)instructionCount,
+                L1Size = (uint)_l1.Length,
+            };
+            BeginUnsafe();
+            s.L1TableOffset = (ulong)AllocateTable(_l1.Length * 8L);
+            ReferTree(_l1);
+            // Counts first: a table must never share what is counted once.
+            _refcounts.Write();
+            WriteTable((long)s.L1TableOffset, Array.ConvertAll(_l1, e => e & ~Copied));
+            _file.Flush();
+            FixCopiedFlags();
+            WriteSnapshotTable([.. _snapshots, s]);
+            if (vmStateSize > 0)
+            {
+                // The active image needs the machine's state no more.
+                long start = VmStateOffset;
+                DiscardClusters(start, AlignUp(start + vmStateSize, _clusterSize), FreeReason.Other, full: true);
+                CommitAll();
+            }
+            EndUnsafe();
+            return s.ToInfo();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void ApplySnapshot(string idOrName)
+    {
+        CheckWritable();
+        CheckSnapshotsPossible();
+        using var alone = _gate.EnterExclusive();
+        lock (_meta)
+        {
+            var s = FindSnapshot(idOrName);
+            if (s.DiskSize > long.MaxValue || L1EntriesFor((long)s.DiskSize) * 8 > MaxL1Bytes)
+                throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
+            var theirs = ReadSnapshotL1(s);
+            CommitAll();
+            if ((long)s.DiskSize != _length)
+                ResizeBitmaps((long)s.DiskSize);
+            BeginUnsafe();
+            ReferTree(theirs);
+            var l1 = new ulong[Math.Max(theirs.Length, L1EntriesFor((long)s.DiskSize))];
+            for (int i = 0; i < theirs.Length; i++)
+                l1[i] = theirs[i] & ~Copied;
+            var old = _l1;
+            ReplaceL1(l1, s.DiskSize);
+            FreeTree(old, FreeReason.Snapshot);
+            _refcounts.MarkPendingDurable(_gate.Epoch);
+            _refcounts.Reclaim(null);
+            FixCopiedFlags();
+            _refcounts.Write();
+            EndUnsafe();
+            MapMetadata();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void DeleteSnapshot(string idOrName)
+    {
+        CheckWritable();
+        CheckSnapshotsPossible();
+        using var alone = _gate.EnterExclusive();
+        lock (_meta)
+        {
+            var s = FindSnapshot(idOrName);
+            var l1 = ReadSnapshotL1(s);
+            CommitAll();
+            BeginUnsafe();
+            // The list first: from then on nothing in the file names the snapshot.
+            WriteSnapshotTable(_snapshots.FindAll(o => o != s));
+            FreeTree(l1, FreeReason.Snapshot);
+            _refcounts.Free((long)s.L1TableOffset, DivUp(Math.Max(s.L1Size * 8L, 1), _clusterSize), FreeReason.Snapshot);
+            _refcounts.MarkPendingDurable(_gate.Epoch);
+            _refcounts.Reclaim(null);
+            FixCopiedFlags();
+            _refcounts.Write();
+            EndUnsafe();
+        }
+    }
+
+    /// <inheritdoc/>
+    public BlockDevice OpenSnapshot(string idOrName)
+    {
+        CheckUsable();
+        var s = FindSnapshot(idOrName);
+        var l1 = ReadSnapshotL1(s);
+        if (s.DiskSize > long.MaxValue || l1.Length < L1EntriesFor((long)s.DiskSize))
+            throw new ImageException(ImageErrorKind.Corrupt, "Snapshot L1 table is too small for its disk size", FileName) { Errno = 22 };
+        return new Qcow2Image(this, l1, (long)s.DiskSize);
+    }
+
+    /// <summary>A view of a snapshot: same file, other table, never written.</summary>
+    private Qcow2Image(Qcow2Image parent, ulong[] l1, long length)
+        : this(parent._file, parent.Header, parent._settings with { ReadOnly = true }, parent._options, parent.FileName, parent._warn)
+    {
+        _hasDataFile = parent._hasDataFile;
+        _data = parent._data;
+        _backing = parent._backing;
+        _ownsDevices = false;
+        _l1 = l1;
+        _length = length;
+        _l2.Reset(SlicesFor(l1.Length));
+    }
+
+    private void CheckSnapshotsPossible()
+    {
+        if (_hasDataFile)
+            throw new ImageException(ImageErrorKind.Unsupported, "Operation not supported", FileName)
+            {
+                Errno = 95,
+                Operation = "images with an external data file have no internal snapshots",
+            };
+    }
+
+    private Qcow2Snapshot FindSnapshot(string idOrName) =>
+        _snapshots.Find(s => s.Id == idOrName) ?? _snapshots.Find(s => s.Name == idOrName)
+            ?? throw new ImageException(ImageErrorKind.NotFound, "Can't find the snapshot", FileName) { Errno = 2 };
+
+    private string NextSnapshotId()
+    {
+        ulong max = 0;
+        foreach (var s in _snapshots)
+            if (ulong.TryParse(s.Id, NumberStyles.None, CultureInfo.InvariantCulture, out ulong id))
+                max = Math.Max(max, id);
+        return (max + 1).ToString(CultureInfo.InvariantCulture);
+    }
 
     private void LoadSnapshots(OpenSettings settings)
     {
@@ -32,6 +183,12 @@ internal sealed partial class Qcow2Image
                 {
                     Errno = 22,
                 };
+            if (at > MaxSnapshotTableBytes && !settings.ForCheck)
+                throw new ImageException(ImageErrorKind.Unsupported, "Snapshot table is too big\n"
+                    + $"You can force-remove all {Header.SnapshotCount - i} overhanging snapshots with qemu-img check -r all", FileName)
+                {
+                    Errno = 27,
+                };
             _snapshots.Add(s);
         }
         _snapshotTableBytes = at;
@@ -40,26 +197,47 @@ internal sealed partial class Qcow2Image
     /// <summary>The bytes from the snapshot table on, as many as there can be.</summary>
     private byte[] ReadSnapshotTable()
     {
-        long bytes = Math.Clamp(_file.Length - (long)Header.SnapshotsOffset, 0, MaxSnapshotTableBytes);
+        long bytes = Math.Clamp(_file.Length - (long)Header.SnapshotsOffset, 0, MaxSnapshotTableBytes + 65536 * 3);
         bytes = Math.Min(bytes, Header.SnapshotCount * (40L + MaxSnapshotExtraData + 65536 * 2));
         byte[] table = GC.AllocateUninitializedArray<byte>((int)bytes);
         ReadHost(_file, (long)Header.SnapshotsOffset, table);
         return table;
     }
 
-    private ulong[] ReadSnapshotL1(Qcow2Snapshot s)
+    /// <summary>Writes the list to a new place and makes the header name it. Under the metadata lock, alone.</summary>
+    private void WriteSnapshotTable(List<Qcow2Snapshot> list)
     {
-        CheckSnapshotL1(s);
-        return ReadTable((long)s.L1TableOffset, s.L1Size);
+        using var bytes = new MemoryStream();
+        foreach (var s in list)
+            bytes.Write(s.ToBytes());
+        if (bytes.Length > MaxSnapshotTableBytes)
+            throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
+        long oldOffset = (long)Header.SnapshotsOffset, oldBytes = _snapshotTableBytes;
+        long offset = 0;
+        if (list.Count > 0)
+        {
+            offset = AllocateTable(bytes.Length);
+            _refcounts.Write();
+            _file.Write(offset, bytes.ToArray());
+        }
+        _file.Flush();
+        Span<byte> pointer = stackalloc byte[12];
+        BinaryPrimitives.WriteUInt32BigEndian(pointer, (uint)list.Count);
+        BinaryPrimitives.WriteUInt64BigEndian(pointer[4..], (ulong)offset);
+        _file.Write(60, pointer);
+        _file.Flush();
+        (Header.SnapshotCount, Header.SnapshotsOffset, _snapshotTableBytes) = ((uint)list.Count, (ulong)offset, bytes.Length);
+        _snapshots = list;
+        if (oldBytes > 0)
+            _refcounts.Decrement(oldOffset >> _clusterBits, DivUp(oldBytes, _clusterSize), FreeReason.Snapshot);
     }
 
-    private void CheckSnapshotL1(Qcow2Snapshot s)
+    private ulong[] ReadSnapshotL1(Qcow2Snapshot s)
     {
         if (s.L1Size * 8L > MaxL1Bytes)
             throw new ImageException(ImageErrorKind.Unsupported, "Snapshot L1 table too large", FileName) { Errno = 27 };
         if ((s.L1TableOffset & (ulong)_clusterMask) != 0 || s.L1TableOffset > long.MaxValue - (ulong)MaxL1Bytes)
             throw new ImageException(ImageErrorKind.InvalidFormat, "Snapshot L1 table offset invalid", FileName) { Errno = 22 };
+        return ReadTable((long)s.L1TableOffset, s.L1Size);
     }
-
-    private static string NumberText(long n) => n.ToString(CultureInfo.InvariantCulture);
 }

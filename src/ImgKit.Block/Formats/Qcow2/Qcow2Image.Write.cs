@@ -73,6 +73,7 @@ internal sealed partial class Qcow2Image
             if (n > 0)
             {
                 CheckOverlap(host, n);
+                _file.DebugEvent(BlockDebugEvent.WriteAio);
                 _data.Write(host, source[..n]);
             }
             else
@@ -265,6 +266,7 @@ internal sealed partial class Qcow2Image
     {
         long start = a.FirstCluster << _clusterBits;
         long head = offset - a.CopyFrom, tail = a.CopyTo - (offset + source.Length);
+        _file.DebugEvent(BlockDebugEvent.WriteAio);
         if (head + tail == 0)
         {
             _data.Write(a.Host + offset - start, source);
@@ -291,8 +293,11 @@ internal sealed partial class Qcow2Image
         {
             var before = edges.AsSpan(0, (int)head);
             var behind = edges.AsSpan((int)head, (int)tail);
+            if (!headZero || !tailZero)
+                _file.DebugEvent(BlockDebugEvent.CowRead);
             ReadGuest(a.CopyFrom, before);
             ReadGuest(offset + source.Length, behind);
+            _file.DebugEvent(BlockDebugEvent.CowWrite);
             WriteThree(a.Host + a.CopyFrom - start, before, source, behind);
         }
         finally
@@ -416,6 +421,7 @@ internal sealed partial class Qcow2Image
                 if (_l2.Find(l1Index * SlicesPerTable + s) is { } present)
                     present.Data.CopyTo(content, (int)s * sliceBytes);
         }
+        _file.DebugEvent(BlockDebugEvent.L2AllocWrite);
         long offset = _refcounts.Allocate(1);
         if (offset == 0)
             throw SignalCorruption(true, 0, "Preventing invalid allocation of L2 table at offset 0");

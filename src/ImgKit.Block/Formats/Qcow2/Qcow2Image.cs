@@ -32,6 +32,7 @@ internal sealed partial class Qcow2Image : BlockDevice
     private RefcountStore _refcounts;
     private long _length;
     private bool _disposed;
+    private readonly bool _ownsDevices = true;
     private Qcow2Options _options;
 
     private Qcow2Image(BlockDevice file, Qcow2Header header, OpenSettings settings, Qcow2Options options, string fileName, Action<string> warn)

@@ -57,4 +57,81 @@ internal sealed partial class RefcountStore
         }
         return any;
     }
+
+    /// <summary>Frees the blocks at the end that count nothing but themselves.</summary>
+    /// <returns>the last cluster in use.</returns>
+    public long DropEmptyTail()
+    {
+        long per = EntriesPerBlock;
+        var dropped = new List<long>();
+        long last = 0;
+        for (long i = _table.Length - 1; i >= 0; i--)
+        {
+            if (BlockAt(i) is not { } b)
+                continue;
+            long own = b.Offset >> _clusterBits;
+            long used = LastUsed(b.Data, own / per == i ? (int)(own % per) : -1);
+            if (used >= 0)
+            {
+                // Its own place counts unless the block is dropped.
+                last = i * per + Math.Max(used, own / per == i ? own % per : -1);
+                break;
+            }
+            dropped.Add(i);
+        }
+        if (dropped.Count > 0)
+            DropBlocks(dropped);
+        // Blocks may have lain behind what they count.
+        for (long i = _table.Length - 1; i >= 0; i--)
+        {
+            if (BlockAt(i) is not { } b)
+                continue;
+            long used = LastUsed(b.Data, -1);
+            if (used >= 0)
+                return i * per + used;
+        }
+        return last;
+    }
+
+    private long LastUsed(ReadOnlySpan<byte> block, int except)
+    {
+        for (int i = (int)EntriesPerBlock - 1; i >= 0; i--)
+        {
+            // Whole stretches of zeroes at once.
+            if (i % 64 == 63 && ZeroBuffer.IsZero(block.Slice((int)((long)(i - 63) << _order >> 3), Math.Max(64 << _order >> 3, 1))))
+            {
+                i -= 63;
+                continue;
+            }
+            if (i != except && RefcountCodec.Get(block, _order, i) != 0)
+                return i;
+        }
+        return -1;
+    }
+
+    /// <summary>The table forgets blocks first, then their space is free.</summary>
+    private void DropBlocks(List<long> indices)
+    {
+        var offsets = new List<long>();
+        Write();
+        foreach (long i in indices)
+        {
+            offsets.Add((long)(_table[i] & ~Qcow2Layout.RefcountTableReserved));
+            _table[i] = 0;
+            _blocks.Remove(i);
+            _dirtyTableEntries.Add(i);
+        }
+        Write();
+        _file.Flush();
+        foreach (long offset in offsets)
+        {
+            long c = offset >> _clusterBits;
+            // A block that counted itself is gone with its count.
+            if (BlockAt(c / EntriesPerBlock) is not null)
+                Decrement(c, 1, FreeReason.Other);
+            else
+                _image.Metadata.Remove(c, 1);
+        }
+        Write();
+    }
 }

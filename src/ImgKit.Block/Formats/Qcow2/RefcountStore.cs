@@ -31,6 +31,7 @@ internal sealed partial class RefcountStore
     private int _order;
     private ulong[] _table = [];
     private long _freeHint;
+    private long _byteOffset;       // where compressed data goes on, or 0
 
     public RefcountStore(Qcow2Image image, BlockDevice file, int clusterBits, int order, int blockLimit)
     {
@@ -72,6 +73,8 @@ internal sealed partial class RefcountStore
         _durable.Clear();
         IsDirty = false;
         _freeHint = 0;
+        _byteOffset = 0;
+        PendingClusters = 0;
     }
 
     /// <summary>The count of a cluster; 0 where no block covers it.</summary>
@@ -119,6 +122,8 @@ internal sealed partial class RefcountStore
             }
             if (zero && start < 0)
                 start = c;
+            if (zero && _byteOffset >> _clusterBits == c)
+                _byteOffset = 0;
             if (!zero && start >= 0)
             {
                 _freeHint = Math.Min(_freeHint, start);
@@ -127,6 +132,15 @@ internal sealed partial class RefcountStore
                 start = -1;
             }
         }
+    }
+
+    /// <summary>Sets a count that a check found to be wrong.</summary>
+    public void Repair(long cluster, ulong value)
+    {
+        EnsureBlocks(cluster, 1);
+        Set(cluster, value);
+        if (value == 0)
+            _freeHint = Math.Min(_freeHint, cluster);
     }
 
     /// <summary>Allocates exactly <paramref name="count"/> clusters in a row (metadata).</summary>
@@ -141,6 +155,7 @@ internal sealed partial class RefcountStore
     public (long Offset, long Count) AllocateRun(long count, bool exact = false)
     {
         _image.BeforeAllocation();
+        _file.DebugEvent(BlockDebugEvent.ClusterAlloc);
         for (; ; )
         {
             long first = NextFree(_freeHint);
@@ -179,6 +194,37 @@ internal sealed partial class RefcountStore
         for (long c = at; c < at + got; c++)
             Set(c, 1);
         return got;
+    }
+
+    /// <summary>Allocates bytes for compressed data, right behind the last: clusters are shared.</summary>
+    /// <returns>offset in bytes.</returns>
+    public long AllocateBytes(int size)
+    {
+        _image.BeforeAllocation();
+        _file.DebugEvent(BlockDebugEvent.ClusterAllocBytes);
+        long at = _byteOffset;
+        if (at != 0)
+        {
+            long left = ClusterSize - (at & (ClusterSize - 1));
+            long more = DivUp(Math.Max(size - left, 0), ClusterSize);
+            bool fits = Get(at >> _clusterBits) < MaxCount;
+            if (fits && more > 0)
+            {
+                long next = (at | (ClusterSize - 1)) + 1;
+                long got = AllocateAt(next, more);
+                fits = got == more;
+                if (!fits && got > 0)
+                    Decrement(next >> _clusterBits, got, FreeReason.Other);
+            }
+            if (fits)
+                Increment(at >> _clusterBits, 1);
+            else
+                at = 0;
+        }
+        if (at == 0)
+            at = Allocate(DivUp(size, ClusterSize));
+        _byteOffset = ((at + size) & (ClusterSize - 1)) == 0 ? 0 : at + size;
+        return at;
     }
 
     /// <summary>Somebody changed counts of freed clusters elsewhere: look from here on.</summary>
@@ -251,6 +297,7 @@ internal sealed partial class RefcountStore
         if ((offset & (ClusterSize - 1)) != 0)
             throw _image.SignalCorruption(true, offset, $"Refblock offset {Hex(offset)} unaligned (reftable index: {Hex(index)})");
         byte[] data = GC.AllocateUninitializedArray<byte>((int)ClusterSize);
+        _file.DebugEvent(BlockDebugEvent.RefBlockLoad);
         _file.Read(offset, data);
         b = new RefcountBlock((int)index, offset, data) { Used = true };
         Keep(b);
@@ -293,6 +340,7 @@ internal sealed partial class RefcountStore
 
     private void AllocateBlock(long index)
     {
+        _file.DebugEvent(BlockDebugEvent.RefBlockAlloc);
         if (index >= _table.Length)
             GrowTable(index);
         while (BlockAt(index) is null)
@@ -333,6 +381,7 @@ internal sealed partial class RefcountStore
             // Whole 512-byte pieces: what is written is what a disk can write.
             int from = b.DirtyFrom & -512, to = Math.Min((b.DirtyTo + 511) & -512, b.Data.Length);
             _image.CheckOverlap(b.Offset, ClusterSize, MetadataKind.RefcountBlock);
+            _file.DebugEvent(BlockDebugEvent.RefBlockUpdatePart);
             _file.Write(b.Offset + from, b.Data.AsSpan(from, to - from));
             b.Clean();
         }

@@ -1,0 +1,84 @@
+using System.Buffers.Binary;
+using static ImgKit.Block.Formats.Qcow2.Qcow2Layout;
+
+namespace ImgKit.Block.Formats.Qcow2;
+
+internal sealed partial class Qcow2Image
+{
+    /// <summary>Writes reference counts anew, behind the end of the file, and makes the header name them. The old ones are free then.
+    /// Alone, under the metadata lock.</summary>
+    /// <param name="counts">of everything but the old table and blocks.</param>
+    /// <param name="order">log2 of the bits of a count.</param>
+    private void Rebuild(ReferenceCounts counts, int order)
+    {
+        long per = (long)_clusterSize * 8 >> order;
+        long start = Math.Max(DivUp(_file.Length, _clusterSize), 1);
+        var used = new SortedSet<long>();
+        ulong max = RefcountCodec.Max(order);
+        for (long c = 0; c < counts.Length; c++)
+        {
+            if (counts[c] == 0)
+                continue;
+            if (counts[c] > max)
+                throw new ImageException(ImageErrorKind.InvalidArgument,
+                    $"Cannot decrease refcount entry width to {1 << order} bits: Cluster at offset {Hex(c << _clusterBits)} has a refcount of {counts[c]}",
+                    FileName) { Errno = 22 };
+            used.Add(c / per);
+        }
+        long blocks = 0, tableClusters = 0;
+        for (; ; )
+        {
+            for (long i = start / per; i <= (start + blocks + tableClusters) / per; i++)
+                used.Add(i);
+            long t = DivUp((used.Max + 1) * 8, _clusterSize);
+            if (used.Count == blocks && t == tableClusters)
+                break;
+            (blocks, tableClusters) = (used.Count, t);
+        }
+        if (tableClusters << _clusterBits > MaxRefcountTableBytes)
+            throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
+        var table = new ulong[(tableClusters << _clusterBits) / 8];
+        EnsureFileLength((start + blocks + tableClusters) << _clusterBits);
+        long at = start;
+        byte[] block = new byte[_clusterSize];
+        foreach (long i in used)
+        {
+            Array.Clear(block);
+            for (long c = i * per; c < (i + 1) * per; c++)
+            {
+                ulong n = c >= start && c < start + blocks + tableClusters ? 1 : counts[c];
+                if (n != 0)
+                    RefcountCodec.Set(block, order, (int)(c - i * per), n);
+                else if (c >= counts.Length && c >= start + blocks + tableClusters)
+                    break;
+            }
+            table[i] = (ulong)at << _clusterBits;
+            _file.Write(at << _clusterBits, block);
+            at++;
+        }
+        WriteTable(at << _clusterBits, table);
+        _file.Flush();
+        Header.RefcountTableOffset = (ulong)at << _clusterBits;
+        Header.RefcountTableClusters = (uint)tableClusters;
+        Header.RefcountOrder = order;
+        WriteCountFields();
+        _file.Flush();
+        _refcounts.Load(table, order);
+        MapMetadata();
+    }
+
+    /// <summary>Header bytes 48 to 100 (version 2: to 60): where counts are, and how wide. One write.</summary>
+    private void WriteCountFields()
+    {
+        Span<byte> b = stackalloc byte[52];
+        BinaryPrimitives.WriteUInt64BigEndian(b, Header.RefcountTableOffset);
+        BinaryPrimitives.WriteUInt32BigEndian(b[8..], Header.RefcountTableClusters);
+        BinaryPrimitives.WriteUInt32BigEndian(b[12..], Header.SnapshotCount);
+        BinaryPrimitives.WriteUInt64BigEndian(b[16..], Header.SnapshotsOffset);
+        BinaryPrimitives.WriteUInt64BigEndian(b[24..], Header.Incompatible);
+        BinaryPrimitives.WriteUInt64BigEndian(b[32..], Header.Compatible);
+        BinaryPrimitives.WriteUInt64BigEndian(b[40..], Header.Autoclear);
+        BinaryPrimitives.WriteUInt32BigEndian(b[48..], (uint)Header.RefcountOrder);
+        _file.Write(48, Header.Version >= 3 ? b : b[..12]);
+    }
+}
