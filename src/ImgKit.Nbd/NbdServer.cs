@@ -37,8 +37,8 @@ public sealed class NbdServer : IDisposable
     /// <summary>Told why a client was dropped; any thread. Null: nobody wants to know.</summary>
     public Action<string>? Log { get; init; }
 
-    /// <summary>Called when a client has left, with the number of those that remain.</summary>
-    public Action<int>? ClientLeft { get; set; }
+    /// <summary>Called when a client has left, with the number of those that remain, and whether it had opened an export.</summary>
+    public Action<int, bool>? ClientLeft { get; set; }
 
     internal NativeBufferPool Buffers { get; } = new();
 
@@ -115,7 +115,7 @@ public sealed class NbdServer : IDisposable
         }
         lock (_connections)
             Monitor.PulseAll(_connections);
-        ClientLeft?.Invoke(remaining);
+        ClientLeft?.Invoke(remaining, connection.Session.Export is not null);
     }
 
     /// <summary>Calls something for every connection.</summary>

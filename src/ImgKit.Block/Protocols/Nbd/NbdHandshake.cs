@@ -60,6 +60,14 @@ public sealed class NbdHandshake
         };
     }
 
+    /// <summary>Agrees on an export with simple replies only, as the kernel's client needs it.</summary>
+    public NbdExportInfo OpenSimple(string name)
+    {
+        if (Start() is { } oldStyle)
+            return oldStyle;
+        return (IsFixedNewStyle ? AskInfo(NbdOption.Go, name, [NbdInfoType.BlockSize]) : null) ?? AskByName(name);
+    }
+
     /// <summary>All exports that the server lists, with what it says of each.</summary>
     public List<NbdExportInfo> List()
     {
