@@ -112,6 +112,7 @@ internal sealed class CompressedExtent : VmdkExtent
         try
         {
             var data = buffer.AsSpan(0, length);
+            _file.DebugEvent(BlockDebugEvent.ReadCompressed);
             _file.Read(at, data);
             long from = at;
             int done = 0;
@@ -155,6 +156,7 @@ internal sealed class CompressedExtent : VmdkExtent
         byte[] buffer = ArrayPool<byte>.Shared.Rent(Math.Max(length, 1));
         try
         {
+            _file.DebugEvent(BlockDebugEvent.ReadCompressed);
             _file.Read(at, buffer.AsSpan(0, length));
             Inflate(grain, at, buffer.AsSpan(0, length), content.AsSpan(0, n));
         }
@@ -276,6 +278,7 @@ internal sealed class CompressedExtent : VmdkExtent
                     _nextSector = FindEnd();
                 if (_nextSector + length / 512 > 1L << 32 || !_tables.HasTable(grain))
                     throw new ImageException(ImageErrorKind.Unsupported, $"'{_file.FileName}' is full", _file.FileName) { Errno = 27 };
+                _file.DebugEvent(BlockDebugEvent.WriteCompressed);
                 _file.Write(_nextSector * 512, b);
                 _tables.Set(grain, (uint)_nextSector);
                 _nextSector += length / 512;

@@ -253,6 +253,7 @@ internal sealed class GrainTables
                 }
                 while (n < most && i + n < tables.Count
                     && (redundant ? tables[i + n].Redundant : tables[i + n].Sector) == sector + (long)n * TableBytes / 512);
+                _file.DebugEvent(BlockDebugEvent.L2Update);
                 if (sector != 0)
                     _file.Write(sector * 512, buffer.AsSpan(0, n * size));
                 i += n;
@@ -323,6 +324,7 @@ internal sealed class GrainTables
         if (sector == 0)
             return null;
         var entries = new uint[EntriesPerTable];
+        _file.DebugEvent(BlockDebugEvent.L2Load);
         if (!TryReadTable(sector, entries))
             throw new ImageException(ImageErrorKind.Corrupt,
                 $"grain table {index} at sector {sector} lies behind the end of '{_file.FileName}' ({_file.Length} bytes)",

@@ -120,6 +120,7 @@ internal sealed partial class SparseExtent : VmdkExtent
 
     private void ReadFile(long at, Span<byte> destination)
     {
+        _file.DebugEvent(BlockDebugEvent.ReadAio);
         long there = Math.Clamp(_file.Length - at, 0, destination.Length);
         _file.Read(at, destination[..(int)there]);
         destination[(int)there..].Clear();
@@ -167,6 +168,7 @@ internal sealed partial class SparseExtent : VmdkExtent
                 long at = PlaceOf(grain, entry);
                 long grains = (skip + source.Length + GrainSize - 1) / GrainSize;
                 n = (int)Math.Min((long)StoredRun(grain, entry, grains) * GrainSize - skip, source.Length);
+                _file.DebugEvent(BlockDebugEvent.WriteAio);
                 _file.Write(at + skip, source[..n]);
             }
             else
@@ -284,6 +286,7 @@ internal sealed partial class SparseExtent : VmdkExtent
         int tail = (int)(size - skip - data.Length);
         if (skip > 0)
             WriteAround(place, run.First * GrainSize, skip, first, atEnd: false);
+        _file.DebugEvent(BlockDebugEvent.WriteAio);
         _file.Write(place + skip, data);
         if (tail > 0)
             WriteAround(place + skip + data.Length, run.First * GrainSize + skip + data.Length, tail, last, atEnd: true);
@@ -307,11 +310,14 @@ internal sealed partial class SparseExtent : VmdkExtent
                 var piece = buffer.AsSpan(0, Math.Min(count, 1 << 20));
                 // The last grain of a disk may reach past its end.
                 int inside = (int)Math.Clamp(Length - offset, 0, piece.Length);
+                if (!zero)
+                    _file.DebugEvent(BlockDebugEvent.CowRead);
                 if (zero)
                     piece.Clear();
                 else
                     Image.ReadBacking(Start + offset, piece[..inside]);
                 piece[inside..].Clear();
+                _file.DebugEvent(BlockDebugEvent.CowWrite);
                 _file.Write(place, piece);
                 place += piece.Length;
                 offset += piece.Length;

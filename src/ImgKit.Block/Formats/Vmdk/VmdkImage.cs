@@ -184,6 +184,7 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
         if (_backing is { } below)
         {
             CheckParent(below);
+            _file.DebugEvent(BlockDebugEvent.ReadBackingAio);
             there = (int)Math.Clamp(below.Length - offset, 0, destination.Length);
             below.Read(offset, destination[..there]);
         }

@@ -56,24 +56,27 @@ internal static class VmdkOpen
     {
         var file = context.File;
         var header = ReadHeader(file);
-        var descriptor = VmdkDescriptor.Parse([]);
-        var place = new DescriptorPlace(0, 0);
-        if (header.DescriptorOffset != 0)
+        if (header.Capacity == 0 && header.DescriptorOffset != 0)
         {
-            long offset = Bytes(file, header.DescriptorOffset, "descriptor", 28);
-            // 20 sectors are usual; a header that says nothing, or too much, gets those.
-            long size = header.DescriptorSize is 0 or > VmdkDescriptor.MaxSize / 512 ? 20 * 512 : (long)header.DescriptorSize * 512;
-            descriptor = ReadDescriptor(file, offset, size);
-            place = new DescriptorPlace(offset, (int)size);
-        }
-        if (header.Capacity == 0 && descriptor.CreateType is { } type and not ("monolithicSparse" or "streamOptimized"))
-        {
-            CheckType(type, file);
-            return OpenDescriptorFile(context, descriptor, place, extents);
+            // Only a container for the descriptor, unless that says that the disk is empty.
+            var (inner, innerPlace) = ReadEmbedded(file, header);
+            if (inner.CreateType is { } type and not ("monolithicSparse" or "streamOptimized"))
+                return OpenDescriptorFile(context, inner, innerPlace, extents);
         }
         extents.Add(OpenHosted(file, header, writable: !context.Settings.ReadOnly));
+        var (descriptor, place) = ReadEmbedded(file, header);
         string created = extents[0].IsCompressed ? "streamOptimized" : "monolithicSparse";
         return new VmdkParts(descriptor, place, created, extents);
+    }
+
+    private static (VmdkDescriptor Descriptor, DescriptorPlace Place) ReadEmbedded(BlockDevice file, SparseHeader header)
+    {
+        if (header.DescriptorOffset == 0)
+            return (VmdkDescriptor.Parse([]), default);
+        long offset = Bytes(file, header.DescriptorOffset, "descriptor", 28);
+        // 20 sectors are usual; a header that says nothing, or too much, gets those.
+        long size = header.DescriptorSize is 0 or > VmdkDescriptor.MaxSize / 512 ? 20 * 512 : (long)header.DescriptorSize * 512;
+        return (ReadDescriptor(file, offset, size), new DescriptorPlace(offset, (int)size));
     }
 
     private static SparseHeader ReadHeader(BlockDevice file)
