@@ -298,6 +298,9 @@ internal sealed unsafe partial class BlockTranslator
                 return true;
         }
         EmitInterpreted();
+        // It may go on behind itself: INTO without overflow, a far jump to the next instruction.
+        EmitJumpTo(instruction.NextIP & _mode.RipMask);
+        FlushThunks();
         return true;
     }
 

@@ -226,10 +226,18 @@ internal sealed unsafe partial class BlockTranslator
         {
             _cold.Add(new Cold { Kind = ColdKind.SegmentAccess, Site = site, Write = write, Fix = _e.JmpForward() });
         }
-        else if (kind == SegmentClass.Checked || kind == SegmentClass.Based64K && addressBits != 16)
+        else if (kind == SegmentClass.Checked || kind == SegmentClass.Based64K && (addressBits != 16 || size > 1))
         {
-            _e.LoadGs(Host.Rcx, Layout.SegmentCheck(segment));
-            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
+            if (kind == SegmentClass.Based64K && addressBits == 16)
+            {
+                // Only an access that starts below 64 KiB and ends above can be outside.
+                _e.Lea(Host.Rcx, Host.Rbp, -1, 0, size - 1 - 0x10000, true);
+            }
+            else
+            {
+                _e.LoadGs(Host.Rcx, Layout.SegmentCheck(segment));
+                _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
+            }
             _e.Rorx(Host.Rcx, Host.Rcx, 48, true);
             _e.MovzxWord(Host.Rcx, Host.Rcx);
             byte* bad = _e.JrcxzForward();

@@ -136,7 +136,8 @@ internal sealed unsafe partial class BlockTranslator
         if (!ended)
         {
             ref var last = ref _instructions[count - 1];
-            ulong next = last.NextIP & mode.RipMask;
+            // IP does not wrap from one instruction to the next: behind the last byte of 64 KiB is the limit.
+            ulong next = mode.CodeBits == 16 ? last.NextIP : last.NextIP & mode.RipMask;
             if (mode.SingleStep)
                 EmitDataCall(_stubs.StepDone, next);
             else

@@ -180,7 +180,8 @@ public sealed unsafe partial class TranslatorVcpu
         }
         if (interpreter.Faulted)
             return ExitReason.Redispatch;
-        bool left = _c->Rip != next || (_c->PendingStore & 2) != 0 || Memory.Flushed || _c->Halted != 0 || _stepping || Memory.ModeIsStale && HasModeChanged();
+        bool left = _c->Rip != next || (_c->PendingStore & 2) != 0 || Memory.Flushed || _c->Halted != 0 || _stepping ||
+            Volatile.Read(ref _c->KeepRunning) == 0 || Memory.ModeIsStale && HasModeChanged();
         _c->PendingStore = 0;
         if (_c->InterruptShadow != 0)
         {

@@ -267,6 +267,9 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         bool trap = (_c->Rflags & 1 << 8) != 0;
         bool breakpoints = DebugRegisters.AnyEnabled(_c);
         bool step = shadow || trap || breakpoints || Trace != null;
+        // Nothing looks at RF then, and the first instruction would clear it.
+        if (!breakpoints)
+            _c->Rflags &= ~(1UL << 16);
         if (Memory.ModeIsStale || step != _stepping)
             UpdateMode(step);
         if (step && BeforeStep(breakpoints))
