@@ -74,7 +74,9 @@ internal sealed unsafe partial class BlockTranslator
             case Mnemonic.Nop or Mnemonic.Reservednop or Mnemonic.Endbr64 or Mnemonic.Endbr32 or Mnemonic.Prefetch or
                 Mnemonic.Prefetchnta or Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchw or
                 Mnemonic.Prefetchwt1 or Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb or
-                Mnemonic.Cldemote:
+                Mnemonic.Cldemote or Mnemonic.Rdsspd or Mnemonic.Rdsspq or Mnemonic.Bndcl or Mnemonic.Bndcn or Mnemonic.Bndcu or
+                Mnemonic.Bndldx or Mnemonic.Bndmk or Mnemonic.Bndmov or Mnemonic.Bndstx or Mnemonic.Prefetchit0 or
+                Mnemonic.Prefetchit1:
                 return false;
             case Mnemonic.Push:
                 EmitPush(ref instruction);
@@ -302,25 +304,31 @@ internal sealed unsafe partial class BlockTranslator
 
     private FpuUse Classify(in Instruction instruction)
     {
-        bool x87 = false, mmx = false, sse = false;
+        // Control-flow enforcement is off; only what lies in the reserved-NOP space then does nothing.
+        if (instruction.Mnemonic is Mnemonic.Incsspd or Mnemonic.Incsspq or Mnemonic.Rstorssp or Mnemonic.Saveprevssp or
+            Mnemonic.Setssbsy or Mnemonic.Clrssbsy or Mnemonic.Wrssd or Mnemonic.Wrssq or Mnemonic.Wrussd or Mnemonic.Wrussq)
+        {
+            return FpuUse.Undefined;
+        }
+        bool x87 = false;
         foreach (var feature in instruction.CpuidFeatures)
         {
             if (!_owner.Model.Has(feature))
                 return FpuUse.Undefined;
             x87 |= feature is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387 or CpuidFeature.FPU387SL_ONLY;
-            mmx |= feature == CpuidFeature.MMX;
-            sse |= feature is CpuidFeature.SSE or CpuidFeature.SSE2;
         }
         bool vector = instruction.Mnemonic is Mnemonic.Ldmxcsr or Mnemonic.Stmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Vstmxcsr or
             Mnemonic.Vzeroupper or Mnemonic.Vzeroall;
         bool mm = false;
-        for (int i = 0; i < instruction.OpCount; i++)
+        // By form, not by operands: a memory operand says nothing, and the answer is kept.
+        var form = instruction.Code.ToOpCode();
+        for (int i = 0; i < form.OpCount; i++)
         {
-            if (instruction.GetOpKind(i) != OpKind.Register)
-                continue;
-            var r = instruction.GetOpRegister(i);
-            vector |= r.IsVectorRegister();
-            mm |= r.IsMM();
+            var kind = form.GetOpKind(i);
+            vector |= kind is >= OpCodeOperandKind.xmm_reg and <= OpCodeOperandKind.ymm_is5 or OpCodeOperandKind.xmm_or_mem or
+                OpCodeOperandKind.ymm_or_mem or OpCodeOperandKind.mem_vsib32x or OpCodeOperandKind.mem_vsib64x or
+                OpCodeOperandKind.mem_vsib32y or OpCodeOperandKind.mem_vsib64y;
+            mm |= kind is OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm or OpCodeOperandKind.mm_or_mem;
         }
         if (instruction.Mnemonic is Mnemonic.Emms or Mnemonic.Femms)
             mm = true;
@@ -391,7 +399,9 @@ internal sealed unsafe partial class BlockTranslator
             }
             else if (kind == OpKind.Memory && (instruction.IsVsib || instruction.MemorySize.GetSize() is 0 or > 256))
             {
-                return instruction.Mnemonic is not (Mnemonic.Lea or Mnemonic.Nop or Mnemonic.Reservednop or Mnemonic.Clflush or
+                return instruction.Mnemonic is not (Mnemonic.Lea or Mnemonic.Bndcl or Mnemonic.Bndcn or Mnemonic.Bndcu or
+                    Mnemonic.Bndldx or Mnemonic.Bndmk or Mnemonic.Bndmov or Mnemonic.Bndstx or Mnemonic.Prefetchit0 or
+                    Mnemonic.Prefetchit1 or Mnemonic.Nop or Mnemonic.Reservednop or Mnemonic.Clflush or
                     Mnemonic.Clflushopt or Mnemonic.Clwb or Mnemonic.Cldemote or Mnemonic.Prefetch or Mnemonic.Prefetchnta or
                     Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchw or Mnemonic.Prefetchwt1);
             }

@@ -41,6 +41,15 @@ internal sealed unsafe partial class BlockTranslator
         var result = instruction;
         int memory = -1, count = instruction.OpCount;
         bool usesCl = false;
+        if (count == 2 && IsRcxByte(instruction, 0) && IsRcxByte(instruction, 1) &&
+            (instruction.Op0Register == Register.CH || instruction.Op1Register == Register.CH))
+        {
+            // Both halves of one register: as they are, in RCX.
+            _e.MovRr(Host.Rcx, Host.R13);
+            Encode(instruction);
+            _e.MovRr(Host.R13, Host.Rcx);
+            return;
+        }
         for (int i = 0; i < count; i++)
         {
             if (instruction.GetOpKind(i) == OpKind.Memory)
@@ -52,7 +61,8 @@ internal sealed unsafe partial class BlockTranslator
             usesCl = instruction.GetOpKind(count - 1) == OpKind.Register && instruction.GetOpRegister(count - 1) == Register.CL;
         }
         bool readsRcx = usesCl || instruction.Mnemonic is Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b;
-        bool writesRcx = instruction.Mnemonic is Mnemonic.Pcmpestri or Mnemonic.Pcmpistri or Mnemonic.Vpcmpestri or Mnemonic.Vpcmpistri;
+        bool writesRcx = instruction.Mnemonic is Mnemonic.Pcmpestri or Mnemonic.Pcmpistri or Mnemonic.Vpcmpestri or Mnemonic.Vpcmpistri or
+            Mnemonic.Pcmpestri64 or Mnemonic.Vpcmpestri64;
         int registers = usesCl ? count - 1 : count;
 
         InstructionInfo info = default;
@@ -172,7 +182,8 @@ internal sealed unsafe partial class BlockTranslator
                 for (int i = 0; i < registers; i++)
                 {
                     if (instruction.GetOpKind(i) != OpKind.Register || !instruction.GetOpRegister(i).IsGPR() ||
-                        GuestNumber(instruction.GetOpRegister(i)) != loadedGuest[k])
+                        GuestNumber(instruction.GetOpRegister(i)) != loadedGuest[k] ||
+                        loadedHigh[k] != (convertHigh && IsHighByte(instruction.GetOpRegister(i))))
                     {
                         continue;
                     }
@@ -193,6 +204,9 @@ internal sealed unsafe partial class BlockTranslator
         if (memory >= 0)
             EndMemory(faultable);
     }
+
+    private static bool IsRcxByte(in Instruction instruction, int operand) => instruction.GetOpKind(operand) == OpKind.Register &&
+        instruction.GetOpRegister(operand) is (Register.CL or Register.CH);
 
     /// <summary>A host register that an instruction does not use, to be saved around it.</summary>
     private static int PickBorrowed(in Instruction instruction)

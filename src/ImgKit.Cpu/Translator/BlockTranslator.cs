@@ -44,8 +44,6 @@ internal sealed unsafe class Block
     /// <summary>Where execution goes once the block is invalid.</summary>
     public byte* Retired;
 
-    public bool Invalid;
-
     /// <summary>From memory of a device: used once.</summary>
     public bool Uncached;
 }

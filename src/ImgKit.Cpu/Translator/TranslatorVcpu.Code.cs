@@ -39,6 +39,8 @@ public sealed unsafe partial class TranslatorVcpu
         }
     }
 
+    private const int MaxRetired = 16;
+
     private readonly Dictionary<ulong, CodePage> _pages = [];
     private readonly Dictionary<ulong, int> _modeSlots = [];
     private readonly ulong[] _slotOwner = new ulong[Layout.JumpCaches];
@@ -326,13 +328,22 @@ public sealed unsafe partial class TranslatorVcpu
         foreach (var block in hit)
         {
             Redirect(block, block.Retired);
-            block.Invalid = true;
+            if (_modeSlots.TryGetValue(block.ModeKey, out int slot))
+            {
+                int index = JumpIndex(block.Rip);
+                long* entry = JumpEntry(slot, index);
+                if ((byte*)entry[1] == block.Code)
+                    *entry = -(index ^ 1);
+            }
             var key = (block.Rip, block.ModeKey);
             if (_pages.TryGetValue(block.PhysicalPage, out var first))
             {
                 first.Blocks.Remove(key);
                 if (!first.Retired.TryGetValue(key, out var list))
                     first.Retired.Add(key, list = []);
+                // What was retired long ago goes on by way of what replaced it.
+                if (list.Count == MaxRetired)
+                    list.RemoveAt(0);
                 list.Add(block);
             }
             if (block.SecondPage > 0 && _pages.TryGetValue((ulong)block.SecondPage, out var second))

@@ -1,0 +1,201 @@
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using ImgKit.Cpu.Models;
+
+namespace ImgKit.Cpu.Tests.Translator;
+
+/// <summary>
+/// Runs the same instructions natively and through the translator, at the same addresses (one mapping serves as the guest's
+/// memory and as the process's own), and compares all registers, flags, vectors and memory.
+/// </summary>
+internal sealed unsafe partial class HostComparison : IDisposable
+{
+    public const ulong Region = 0x10000000;
+    public const int RegionSize = 1 << 20;
+
+    /// <summary>Where code goes, where data is, what code may touch.</summary>
+    public const ulong Code = Region + 0x80000, Data = Region + 0x20000;
+    public const int DataSize = 0x10000;
+    private const ulong State = Region + 0x1000, Stub = Region + 0x4000, Epilogue = Region + 0x6000, PageTables = 0x10000;
+
+    // Offsets in the native state block: 16 registers, flags, host stack pointer; FXSAVE/XSAVE area behind.
+    private const int FlagsOffset = 128, HostStackOffset = 136, XsaveOffset = 0x400;
+
+    private readonly Board _board;
+    private readonly CpuState _state = new();
+    private readonly byte[] _before = new byte[DataSize], _after = new byte[DataSize];
+
+    public HostComparison()
+    {
+        nint map = Mmap((nint)Region, RegionSize, 7, 0x100022, -1, 0);
+        if (map != (nint)Region)
+            throw new InvalidOperationException("the region is taken");
+        _board = new Board(1 << 20, "max", new MemoryRegion(Region, RegionSize, (nint)Region, MemoryKind.Ram));
+        EmitStub();
+        // Identity map of the first GiB with 2 MiB pages.
+        ulong* tables = (ulong*)(_board.Ram + PageTables);
+        tables[0] = PageTables + 0x1003;
+        tables[512] = PageTables + 0x2003;
+        for (int i = 0; i < 512; i++)
+            tables[1024 + i] = (ulong)i << 21 | 0x83;
+    }
+
+    public ulong[] Gpr { get; } = new ulong[16];
+
+    public ulong Flags { get; set; }
+
+    public byte[] Xsave { get; } = new byte[832];
+
+    [LibraryImport("libc", EntryPoint = "mmap")]
+    private static partial nint Mmap(nint address, nuint length, int protection, int flags, int fd, nint offset);
+
+    [LibraryImport("libc", EntryPoint = "munmap")]
+    private static partial int Munmap(nint address, nuint length);
+
+    private static void EmitStub()
+    {
+        var a = new Assembler(64);
+        foreach (var r in new[] { AssemblerRegisters.rbx, AssemblerRegisters.rbp, AssemblerRegisters.r12, AssemblerRegisters.r13,
+            AssemblerRegisters.r14, AssemblerRegisters.r15 })
+        {
+            a.push(r);
+        }
+        a.mov(AssemblerRegisters.__qword_ptr[State + HostStackOffset], AssemblerRegisters.rsp);
+        a.mov(AssemblerRegisters.eax, 7);
+        a.xor(AssemblerRegisters.edx, AssemblerRegisters.edx);
+        a.xrstor64(AssemblerRegisters.__[State + XsaveOffset]);
+        a.push(AssemblerRegisters.__qword_ptr[State + FlagsOffset]);
+        a.popfq();
+        for (int i = 0; i < 16; i++)
+            a.mov(new AssemblerRegister64(Register.RAX + i), AssemblerRegisters.__qword_ptr[State + (ulong)(i * 8)]);
+        a.jmp(Code);
+        Write(Stub, a);
+        a = new Assembler(64);
+        for (int i = 0; i < 16; i++)
+            a.mov(AssemblerRegisters.__qword_ptr[State + (ulong)(i * 8)], new AssemblerRegister64(Register.RAX + i));
+        a.mov(AssemblerRegisters.rsp, AssemblerRegisters.__qword_ptr[State + HostStackOffset]);
+        a.pushfq();
+        a.pop(AssemblerRegisters.__qword_ptr[State + FlagsOffset]);
+        a.mov(AssemblerRegisters.eax, 7);
+        a.xor(AssemblerRegisters.edx, AssemblerRegisters.edx);
+        a.xsave64(AssemblerRegisters.__[State + XsaveOffset]);
+        a.cld();
+        a.fninit();
+        a.vzeroupper();
+        a.mov(AssemblerRegisters.eax, 0x1F80);
+        a.mov(AssemblerRegisters.__dword_ptr[State + HostStackOffset + 8], AssemblerRegisters.eax);
+        a.ldmxcsr(AssemblerRegisters.__dword_ptr[State + HostStackOffset + 8]);
+        foreach (var r in new[] { AssemblerRegisters.r15, AssemblerRegisters.r14, AssemblerRegisters.r13, AssemblerRegisters.r12,
+            AssemblerRegisters.rbp, AssemblerRegisters.rbx })
+        {
+            a.pop(r);
+        }
+        a.ret();
+        Write(Epilogue, a);
+    }
+
+    private static void Write(ulong address, Assembler a)
+    {
+        var bytes = new MemoryStream();
+        a.Assemble(new StreamCodeWriter(bytes), address);
+        bytes.ToArray().CopyTo(new Span<byte>((void*)address, 4096));
+    }
+
+    private static Span<byte> DataSpan => new((void*)Data, DataSize);
+
+    /// <summary>Runs code from the present state and data on both sides; null when they agree, else how they differ.</summary>
+    public string? Compare(ReadOnlySpan<byte> code, ulong undefinedFlags = 0)
+    {
+        DataSpan.CopyTo(_before);
+        byte* at = (byte*)Code;
+        code.CopyTo(new Span<byte>(at, code.Length));
+        ulong* state = (ulong*)State;
+        for (int i = 0; i < 16; i++)
+            state[i] = Gpr[i];
+        state[16] = Flags;
+        Xsave.CopyTo(new Span<byte>((void*)(State + XsaveOffset), 832));
+        // Native: a jump to the epilogue follows.
+        at[code.Length] = 0xE9;
+        *(int*)(at + code.Length + 1) = (int)(Epilogue - (Code + (ulong)code.Length + 5));
+        ((delegate* unmanaged<void>)Stub)();
+        DataSpan.CopyTo(_after);
+
+        // Translated: HLT follows.
+        _before.CopyTo(DataSpan);
+        at[code.Length] = 0xF4;
+        _board.Map.NotifyDeviceWrite(Code, (ulong)code.Length + 8);
+        SetGuest();
+        var exit = _board.Cpu.Run();
+        _board.Cpu.GetState(_state);
+        var text = new System.Text.StringBuilder();
+        if (exit != VcpuExit.Halted || _state.Rip != Code + (ulong)code.Length + 1)
+            text.Append($"exit {exit} {_board.Cpu.Failure} at {_state.Rip:x} (cr2 {_state.Cr2:x}) {_board.Cpu.FailureDetail}; ");
+        for (int i = 0; i < 16; i++)
+        {
+            if (_state.Gpr[i] != state[i])
+                text.Append($"{Register.RAX + i} {_state.Gpr[i]:x} not {state[i]:x} (was {Gpr[i]:x}); ");
+        }
+        ulong arithmetic = 0xCD5 & ~undefinedFlags;
+        if ((_state.Rflags & arithmetic) != (state[16] & arithmetic))
+            text.Append($"flags {_state.Rflags & arithmetic:x} not {state[16] & arithmetic:x}; ");
+        var native = new ReadOnlySpan<byte>((void*)(State + XsaveOffset), 832);
+        CompareVectors(native, text);
+        for (int i = 0; i < DataSize; i++)
+        {
+            if (DataSpan[i] != _after[i])
+            {
+                text.Append($"memory at {Data + (ulong)i:x}: {DataSpan[i]:x} not {_after[i]:x}; ");
+                break;
+            }
+        }
+        _before.CopyTo(DataSpan);
+        return text.Length == 0 ? null : text.ToString();
+    }
+
+    private void CompareVectors(ReadOnlySpan<byte> native, System.Text.StringBuilder text)
+    {
+        byte[] guest = _state.Xsave;
+        bool nativeX87 = (native[512] & 1) != 0, nativeSse = (native[512] & 2) != 0, nativeAvx = (native[512] & 4) != 0;
+        bool x87 = (guest[512] & 1) != 0, sse = (guest[512] & 2) != 0, avx = (guest[512] & 4) != 0;
+        if (nativeX87 && x87 && (!native[..5].SequenceEqual(guest.AsSpan(0, 5)) || !native.Slice(32, 128).SequenceEqual(guest.AsSpan(32, 128))))
+            text.Append($"x87 {Convert.ToHexString(guest, 0, 6)} not {Convert.ToHexString(native[..6])}; ");
+        if (!native.Slice(24, 4).SequenceEqual(guest.AsSpan(24, 4)))
+            text.Append($"mxcsr {BitConverter.ToUInt32(guest, 24):x} not {BitConverter.ToUInt32(native[24..]):x}; ");
+        for (int i = 0; i < 16; i++)
+        {
+            var zero = new byte[16];
+            if (!(nativeSse ? native.Slice(160 + 16 * i, 16) : zero).SequenceEqual(sse ? guest.AsSpan(160 + 16 * i, 16) : zero))
+                text.Append($"xmm{i} {Convert.ToHexString(guest, 160 + 16 * i, 16)} not {Convert.ToHexString(native.Slice(160 + 16 * i, 16))}; ");
+            if (!(nativeAvx ? native.Slice(576 + 16 * i, 16) : zero).SequenceEqual(avx ? guest.AsSpan(576 + 16 * i, 16) : zero))
+                text.Append($"ymm{i} high differs; ");
+        }
+    }
+
+    private void SetGuest()
+    {
+        var s = _state;
+        _board.Cpu.Reset();
+        _board.Cpu.GetState(s);
+        Gpr.CopyTo(s.Gpr, 0);
+        s.Rip = Code;
+        s.Rflags = Flags | 2;
+        for (int i = 0; i < 6; i++)
+            s.Segments[i] = new SegmentRegister(0x10, 0, uint.MaxValue, 0xC093);
+        s.Segments[1] = new SegmentRegister(8, 0, uint.MaxValue, 0xA09B);
+        s.Cr0 = 0x80000033;
+        s.Cr3 = PageTables;
+        s.Cr4 = 0x406A0;
+        s.Xcr0 = 7;
+        s.Msrs[0xC0000080] = 0x500;
+        Array.Clear(s.Xsave);
+        Xsave.CopyTo(s.Xsave, 0);
+        s.Halted = false;
+        _board.Cpu.SetState(s);
+    }
+
+    public void Dispose()
+    {
+        _board.Dispose();
+        _ = Munmap((nint)Region, RegionSize);
+    }
+}
