@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Net.Security;
 using System.Text;
-using ImgKit.Block;
 using ImgKit.Block.Protocols.Nbd;
 
 namespace ImgKit.Nbd;

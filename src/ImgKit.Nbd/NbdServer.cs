@@ -1,4 +1,3 @@
-using ImgKit.Block;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.Host;
 

@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
-using ImgKit.Block;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.Host;
 
