@@ -1,4 +1,6 @@
 using ImgKit.Block;
+using ImgKit.Block.Filters;
+using ImgKit.Block.Jobs.Overlay;
 
 namespace ImgKit.Programs.Io;
 
@@ -79,8 +81,11 @@ internal sealed record OpenRequest
 /// <summary>An open image, and how it was opened.</summary>
 internal sealed class OpenedImage : IDisposable
 {
-    private OpenedImage(BlockDevice device, OpenRequest request)
+    private readonly TemporaryOverlay? _overlay;
+
+    private OpenedImage(BlockDevice device, OpenRequest request, TemporaryOverlay? overlay)
     {
+        _overlay = overlay;
         Device = device;
         Request = request;
     }
@@ -98,11 +103,34 @@ internal sealed class OpenedImage : IDisposable
         if (request.Aio == "native" && !settings.Direct)
             throw new ImageException(ImageErrorKind.InvalidArgument,
                 "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+        if (request.Snapshot)
+            settings = settings with { ReadOnly = true };
         var device = request.FileName is null
-            ? opener.Open(request.Options ?? new BlockOptions(), request.Snapshot ? settings with { ReadOnly = true } : settings)
-            : opener.Open(request.FileName, request.Format, request.Snapshot ? settings with { ReadOnly = true } : settings, request.Options);
-        return new OpenedImage(device, request);
+            ? opener.Open(request.Options ?? new BlockOptions(), settings)
+            : opener.Open(request.FileName, request.Format, settings, request.Options);
+        TemporaryOverlay? overlay = null;
+        try
+        {
+            if (request.Snapshot)
+            {
+                overlay = TemporaryOverlay.Over(opener, device);
+                device = overlay.Disk;
+            }
+            if (request.CopyOnRead)
+                device = new CopyOnReadDevice(device);
+            return new OpenedImage(device, request, overlay);
+        }
+        catch
+        {
+            device.Dispose();
+            overlay?.Dispose();
+            throw;
+        }
     }
 
-    public void Dispose() => Device.Dispose();
+    public void Dispose()
+    {
+        Device.Dispose();
+        _overlay?.Dispose();
+    }
 }

@@ -120,6 +120,9 @@ public sealed class OpenContext
     /// <summary>The format was guessed from the content, not named by the user.</summary>
     public bool IsProbed { get; init; }
 
+    /// <summary>The device will hold the bytes of an image (a filter below a format), and not be the image itself.</summary>
+    public bool IsStorage { get; init; }
+
     /// <summary><see cref="Storage"/>, which a format always has.</summary>
     public BlockDevice File => Storage ?? throw new InvalidOperationException("a protocol has no storage");
 }

@@ -13,6 +13,8 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
         Protocols.Nbd.NbdProtocol.Driver,
+        Filters.Blkdebug.BlkdebugFilter.Driver,
+        Filters.CopyOnReadDevice.Driver,
         Protocols.Null.NullProtocol.Coroutine,
         Protocols.Null.NullProtocol.Aio,
     ]);

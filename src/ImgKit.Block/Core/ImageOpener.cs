@@ -87,9 +87,35 @@ public sealed class ImageOpener
             Gate(new ImageReference(kind, parent.FileName, name, format));
             return Open(name, format, settings, all);
         }
-        string resolved = FileNames.Resolve(parent.FileName, name);
+        string resolved = FileNames.Resolve(FolderName(parent), name);
         Gate(new ImageReference(kind, parent.FileName, resolved, format));
         return OpenNode(all, format, resolved, settings);
+    }
+
+    /// <summary>Opens a child of a filter that has another name than <c>file</c>: by the options <c>NAME.*</c>, or by a file name.</summary>
+    /// <param name="parent">the filter's context.</param>
+    /// <param name="name">of the child.</param>
+    /// <param name="fileName">that the filter's own file name holds, or null.</param>
+    /// <param name="asStorage">the child's bytes are meant, not an image in them.</param>
+    public BlockDevice OpenChild(OpenContext parent, string name, string? fileName, bool asStorage)
+    {
+        if (parent.Options.TakeString(name) is { } reference)
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='{reference}' nor node-name='{reference}'");
+        var child = parent.Options.TakeChild(name);
+        if (fileName is null && child.IsEmpty)
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"A block device must be specified for \"{name}\"");
+        if (child.Get("driver") is not null)
+            return OpenNode(child, null, fileName, parent.Settings, isStorage: asStorage);
+        fileName ??= child.TakeString("filename");
+        if (!asStorage)
+            return OpenNode(child, null, fileName, parent.Settings);
+        if (fileName is null)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file");
+        var (driver, parsed) = ProtocolFor(fileName);
+        var settings = TakeGeneralOptions(child, parent.Settings);
+        return driver.Kind == DriverKind.Filter
+            ? OpenFormat(driver, child.With(parsed), fileName, null, settings, isStorage: true)
+            : OpenProtocol(driver, child.With(parsed), fileName, settings);
     }
 
     /// <summary>Creates or empties a file (by its protocol), of <paramref name="size"/> bytes, and opens it for writing.</summary>
@@ -105,6 +131,16 @@ public sealed class ImageOpener
     /// <summary>The protocol that a file name belongs to.</summary>
     public BlockDriver DriverForFile(string fileName) => ProtocolFor(fileName).Driver;
 
+    /// <summary>The name whose folder relative names start from: below filters, that of the file.</summary>
+    private static string FolderName(OpenContext parent)
+    {
+        var storage = parent.Storage;
+        while (storage is { Storage: { } below })
+            storage = below;
+        bool composed = parent.FileName.StartsWith("json:", StringComparison.Ordinal) || FileNames.HasProtocol(parent.FileName);
+        return composed && storage is Protocols.File.FileDevice ? storage.FileName : parent.FileName;
+    }
+
     private void Gate(ImageReference reference)
     {
         if (Policy.Refuse(reference) is { } why)
@@ -112,7 +148,7 @@ public sealed class ImageOpener
                 reference.Image);
     }
 
-    private BlockDevice OpenNode(BlockOptions options, string? format, string? fileName, OpenSettings settings)
+    private BlockDevice OpenNode(BlockOptions options, string? format, string? fileName, OpenSettings settings, bool isStorage = false)
     {
         settings = TakeGeneralOptions(options, settings);
         string? driverName = options.TakeString("driver");
@@ -131,10 +167,7 @@ public sealed class ImageOpener
             fileName = null;
         }
 
-        if (driver is null && fileName is not null && ProtocolFor(fileName) is ({ Kind: DriverKind.Filter } filter, var filterOptions))
-            return OpenFormat(filter, options.With(filterOptions), fileName, null, settings);
-
-        BlockDevice? storage = OpenStorage(options, fileName, driver, settings);
+        BlockDevice? storage = OpenStorage(options, fileName, driver, settings, isStorage);
         string name = fileName ?? storage?.FileName ?? "";
         try
         {
@@ -146,7 +179,7 @@ public sealed class ImageOpener
                     : Drivers.ProbeFormat(storage, name);
                 guessed = true;
             }
-            var device = OpenFormat(driver, options, name, storage, settings, guessed);
+            var device = OpenFormat(driver, options, name, storage, settings, guessed, isStorage);
             if (guessed && driver.Name == "raw" && !settings.ReadOnly)
                 Warn?.Invoke($"""
                     WARNING: Image format was not specified for '{name}' and probing guessed raw.
@@ -162,7 +195,7 @@ public sealed class ImageOpener
         }
     }
 
-    private BlockDevice? OpenStorage(BlockOptions options, string? fileName, BlockDriver? driver, OpenSettings settings)
+    private BlockDevice? OpenStorage(BlockOptions options, string? fileName, BlockDriver? driver, OpenSettings settings, bool isStorage)
     {
         if (options.TakeString("file") is { } reference)
             throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'");
@@ -174,6 +207,10 @@ public sealed class ImageOpener
             throw new ImageException(ImageErrorKind.InvalidArgument,
                 driver is null ? "Must specify either driver or file" : "A block device must be specified for \"file\"");
         }
+        // What a filter passes on is an image like any other, unless the filter itself holds an image's bytes.
+        bool isImage = driver is { Kind: DriverKind.Filter } && !isStorage;
+        if (isImage && child.Get("driver") is null)
+            return OpenNode(child, null, fileName ?? child.TakeString("filename"), settings);
         // A format's file is a protocol; probing another format inside it would be a surprise.
         if (fileName is not null)
         {
@@ -181,7 +218,7 @@ public sealed class ImageOpener
             {
                 var (protocol, parsed) = ProtocolFor(fileName);
                 if (protocol.Kind == DriverKind.Filter)
-                    return OpenFormat(protocol, child.With(parsed), fileName, null, settings);
+                    return OpenFormat(protocol, child.With(parsed), fileName, null, TakeGeneralOptions(child, settings), isStorage: true);
                 return OpenProtocol(protocol, child.With(parsed), fileName, TakeGeneralOptions(child, settings));
             }
             child.Set("filename", fileName);
@@ -194,11 +231,11 @@ public sealed class ImageOpener
             var (protocol, parsed) = ProtocolFor(name);
             child.TakeString("filename");
             if (protocol.Kind == DriverKind.Filter)
-                return OpenFormat(protocol, child.With(parsed), name, null, settings);
+                return OpenFormat(protocol, child.With(parsed), name, null, TakeGeneralOptions(child, settings), isStorage: true);
             var inner = TakeGeneralOptions(child, settings);
             return OpenProtocol(protocol, child.With(parsed), name, inner);
         }
-        return OpenNode(child, null, null, settings);
+        return OpenNode(child, null, null, settings, isStorage: !isImage);
     }
 
     private BlockDevice OpenProtocol(BlockDriver driver, BlockOptions options, string? fileName, OpenSettings settings)
@@ -220,7 +257,7 @@ public sealed class ImageOpener
     }
 
     private BlockDevice OpenFormat(BlockDriver driver, BlockOptions options, string fileName, BlockDevice? storage, OpenSettings settings,
-        bool isProbed = false)
+        bool isProbed = false, bool isStorage = false)
     {
         if (driver.Kind == DriverKind.Format && driver.Name != "raw")
             LockForFormat(storage);
@@ -232,6 +269,7 @@ public sealed class ImageOpener
             Storage = storage,
             FileName = fileName,
             IsProbed = isProbed,
+            IsStorage = isStorage,
         });
         RefuseLeftOver(driver, options, device);
         if (device.FileName.Length == 0)

@@ -1,0 +1,70 @@
+namespace ImgKit.Block.Filters.Blkdebug;
+
+/// <summary>Injects errors into requests, and stops requests, as rules say: for tests of what is above it.</summary>
+internal sealed class BlkdebugDevice : FilterDevice, IBlockDebugger
+{
+    private readonly BlkdebugRules _rules;
+
+    public BlkdebugDevice(BlockDevice inner, BlkdebugRules rules, int align)
+        : base(inner)
+    {
+        _rules = rules;
+        Limits = align == 0 ? inner.Limits : inner.Limits with { RequestAlignment = Math.Max(align, inner.Limits.RequestAlignment) };
+    }
+
+    public override string DriverName => "blkdebug";
+
+    public override BlockLimits Limits { get; }
+
+    public override void DebugEvent(BlockDebugEvent debugEvent) => _rules.Event(debugEvent);
+
+    public override void Read(long offset, Span<byte> destination)
+    {
+        _rules.Check(BlkdebugRequest.Read, offset, destination.Length, FileName);
+        Inner.Read(offset, destination);
+    }
+
+    public override void Write(long offset, ReadOnlySpan<byte> source)
+    {
+        _rules.Check(BlkdebugRequest.Write, offset, source.Length, FileName);
+        Inner.Write(offset, source);
+    }
+
+    public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
+    {
+        _rules.Check(BlkdebugRequest.WriteZeroes, offset, count, FileName);
+        Inner.WriteZeroes(offset, count, options);
+    }
+
+    public override void Discard(long offset, long count)
+    {
+        _rules.Check(BlkdebugRequest.Discard, offset, count, FileName);
+        Inner.Discard(offset, count);
+    }
+
+    public override void Flush()
+    {
+        _rules.Check(BlkdebugRequest.Flush, 0, 0, FileName);
+        Inner.Flush();
+    }
+
+    public override BlockExtent GetExtent(long offset, long count)
+    {
+        _rules.Check(BlkdebugRequest.BlockStatus, offset, count, FileName);
+        return base.GetExtent(offset, count);
+    }
+
+    public bool AddBreakpoint(string debugEvent, string tag) => _rules.AddBreakpoint(debugEvent, tag);
+
+    public bool RemoveBreakpoint(string tag) => _rules.RemoveBreakpoint(tag);
+
+    public bool Resume(string tag) => _rules.Resume(tag);
+
+    public bool IsSuspended(string tag) => _rules.IsSuspended(tag);
+
+    protected override void Dispose(bool disposing)
+    {
+        _rules.Close();
+        base.Dispose(disposing);
+    }
+}
