@@ -3,15 +3,15 @@ namespace ImgKit.Cpu.Architecture;
 /// <summary>IRET in all modes. Source: Intel SDM 2A, IRET/IRETD/IRETQ.</summary>
 public static unsafe class InterruptReturn
 {
-    /// <summary>IRET with an operand size of 2, 4 or 8. Unblocks NMI.</summary>
-    public static void Execute(CpuContext* c, CpuServices s, int operandSize)
+    /// <summary>IRET with an operand size of 2, 4 or 8. Unblocks NMI. A task that returns goes on later at <paramref name="nextRip"/>.</summary>
+    public static void Execute(CpuContext* c, CpuServices s, int operandSize, ulong nextRip)
     {
         if (Mode.IsReal(c))
             FromReal(c, s, operandSize);
         else if (Mode.IsVirtual8086(c))
             FromVirtual8086(c, s, operandSize);
         else
-            FromProtected(c, s, operandSize);
+            FromProtected(c, s, operandSize, nextRip);
         c->NmiBlocked = 0;
     }
 
@@ -56,14 +56,14 @@ public static unsafe class InterruptReturn
         c->Gpr[Register.Rsp] = stack.Pointer;
     }
 
-    private static void FromProtected(CpuContext* c, CpuServices s, int size)
+    private static void FromProtected(CpuContext* c, CpuServices s, int size, ulong nextRip)
     {
         if ((c->Rflags & Flags.Nt) != 0)
         {
             if (Mode.IsLong(c))
                 throw Faults.GeneralProtection();
             ushort link = (ushort)s.ReadLinear(c->Tr.Base, 2, LinearAccess.System);
-            TaskSwitch.Through(c, s, link, TaskSwitchReason.InterruptReturn, c->Rip, null, false);
+            TaskSwitch.Through(c, s, link, TaskSwitchReason.InterruptReturn, nextRip, null, false);
             return;
         }
         bool is64 = Mode.Is64Bit(c);

@@ -236,13 +236,13 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
                 FarTransfers.Return(_c, memory, 8, _i.OpCount > 0 ? _i.Immediate16 : 0u);
                 break;
             case Code.Iretw:
-                InterruptReturn.Execute(_c, memory, 2);
+                InterruptReturn.Execute(_c, memory, 2, _next);
                 break;
             case Code.Iretd:
-                InterruptReturn.Execute(_c, memory, 4);
+                InterruptReturn.Execute(_c, memory, 4, _next);
                 break;
             case Code.Iretq:
-                InterruptReturn.Execute(_c, memory, 8);
+                InterruptReturn.Execute(_c, memory, 8, _next);
                 break;
             case Code.Sysretd:
                 Syscalls.Sysret(_c, memory, false);

@@ -32,7 +32,7 @@ public sealed unsafe class ExceptionsTests
         Assert.Equal(Scene.Data0, scene.C->Ss.Selector);
         Assert.Equal([4, 0x4000, Scene.Code3, 2 | Flags.Rf, Scene.Stack3, Scene.Data3], Enumerable.Range(0, 6).Select(i => scene.StackAt(i, 4)));
         scene.C->Gpr[4] += 4;
-        InterruptReturn.Execute(scene.C, scene.P, 4);
+        InterruptReturn.Execute(scene.C, scene.P, 4, 0x7124);
         Assert.Equal((3, 0x4000UL, Scene.Stack3), (scene.C->Cpl, scene.C->Rip, scene.C->Gpr[4]));
     }
 
@@ -160,7 +160,7 @@ public sealed unsafe class ExceptionsTests
         scene.C->NmiPending = 1;
         Exceptions.DeliverNmi(scene.C, scene.P);
         Assert.Equal((0, 1), (scene.C->NmiPending, scene.C->NmiBlocked));
-        InterruptReturn.Execute(scene.C, scene.P, 4);
+        InterruptReturn.Execute(scene.C, scene.P, 4, 0x7124);
         Assert.Equal(0, scene.C->NmiBlocked);
         Assert.Equal(0x4000UL, scene.C->Rip);
     }
@@ -177,7 +177,7 @@ public sealed unsafe class ExceptionsTests
         Assert.Equal((0x1234UL, 0xF0000UL, 0x7FFAUL), (c->Rip, c->Cs.Base, c->Gpr[4]));
         Assert.Equal([0xFFF0UL, 0xF000, 2 | Flags.If], new[] { p.ReadPhysical(0x7FFA, 2), p.ReadPhysical(0x7FFC, 2), p.ReadPhysical(0x7FFE, 2) });
         Assert.Equal(2UL, c->Rflags);
-        InterruptReturn.Execute(c, p, 2);
+        InterruptReturn.Execute(c, p, 2, 0x7124);
         Assert.Equal((0xFFF0UL, 0x8000UL, 2 | Flags.If), (c->Rip, c->Gpr[4], c->Rflags));
     }
 
@@ -193,7 +193,7 @@ public sealed unsafe class ExceptionsTests
     private static void EnterVirtual8086(Scene scene, int iopl)
     {
         scene.OnStack(4, 0x100, 0x1000, Flags.Vm | ((ulong)iopl << 12) | 2, 0x2000, 0x900, 0x11, 0x22, 0x33, 0x44);
-        InterruptReturn.Execute(scene.C, scene.P, 4);
+        InterruptReturn.Execute(scene.C, scene.P, 4, 0x7124);
     }
 
     [Fact]
@@ -212,7 +212,7 @@ public sealed unsafe class ExceptionsTests
         Assert.Equal((0, 0, 0, 0), (scene.C->Es.Selector, scene.C->Ds.Selector, scene.C->Fs.Selector, scene.C->Gs.Selector));
         Assert.Equal(0UL, scene.C->Rflags & Flags.Vm);
         scene.C->Gpr[4] += 4;
-        InterruptReturn.Execute(scene.C, scene.P, 4);
+        InterruptReturn.Execute(scene.C, scene.P, 4, 0x7124);
         Assert.Equal((3, 0x100UL, 0x440UL), (scene.C->Cpl, scene.C->Rip, scene.C->Gs.Base));
     }
 
@@ -286,10 +286,10 @@ public sealed unsafe class ExceptionsTests
         Exceptions.DeliverNmi(scene.C, scene.P);
         Assert.Equal(0xB000UL - 40, scene.C->Gpr[4]);
         scene.Describe(Scene.Code3, 0, 0xFFFFF, 0xFB, 0xA);
-        InterruptReturn.Execute(scene.C, scene.P, 8);
+        InterruptReturn.Execute(scene.C, scene.P, 8, 0x7124);
         Assert.Equal((0, 0xA000UL - 48, 0x6000UL), (scene.C->Cpl, scene.C->Gpr[4], scene.C->Rip));
         scene.C->Gpr[4] += 8;
-        InterruptReturn.Execute(scene.C, scene.P, 8);
+        InterruptReturn.Execute(scene.C, scene.P, 8, 0x7124);
         Assert.Equal((3, Scene.Stack3, 0x4000UL, Scene.Data3), (scene.C->Cpl, scene.C->Gpr[4], scene.C->Rip, scene.C->Ss.Selector));
     }
 

@@ -121,7 +121,7 @@ public sealed unsafe class FlagOpsTests
     {
         using var scene = Enter(cpl == 0 ? In.Level0 : In.Level3, iopl);
         scene.OnStack(size, 0x5000, cpl == 0 ? Scene.Code0 : (ulong)Scene.Code3, Every & ~Flags.Vm);
-        InterruptReturn.Execute(scene.C, scene.P, size);
+        InterruptReturn.Execute(scene.C, scene.P, size, 0x7124);
         Assert.Equal((ulong)flags, scene.C->Rflags);
     }
 
@@ -134,7 +134,7 @@ public sealed unsafe class FlagOpsTests
     {
         using var scene = Enter(In.Virtual8086, iopl, (ulong)cr4);
         scene.OnStack(size, 0x5000, 0x100, Every);
-        Assert.Equal(fault, scene.Try(() => InterruptReturn.Execute(scene.C, scene.P, size)));
+        Assert.Equal(fault, scene.Try(() => InterruptReturn.Execute(scene.C, scene.P, size, 0x7124)));
         if (fault.Length == 0)
             Assert.Equal((ulong)flags, scene.C->Rflags);
     }

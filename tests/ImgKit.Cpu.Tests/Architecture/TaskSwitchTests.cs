@@ -48,11 +48,11 @@ public sealed unsafe class TaskSwitchTests
         Assert.Equal(Scene.Tss, scene.P.ReadPhysical(Scene.Tss2Base, 2));
         Assert.Equal((0x8BUL, 0x8BUL), (AccessOf(scene, Scene.Tss), AccessOf(scene, Scene.Tss2)));
         scene.C->Rip = 0x7123;
-        InterruptReturn.Execute(scene.C, scene.P, 4);
+        InterruptReturn.Execute(scene.C, scene.P, 4, 0x7124);
         Assert.Equal((0x4007UL, 0x51UL, 2UL, Scene.Tss), (scene.C->Rip, scene.C->Gpr[6], scene.C->Rflags, scene.C->Tr.Selector));
         Assert.Equal((0x8BUL, 0x89UL), (AccessOf(scene, Scene.Tss), AccessOf(scene, Scene.Tss2)));
         // The task that returned goes on behind its IRET next time, without NT.
-        Assert.Equal(0x7123UL, scene.P.ReadPhysical(Scene.Tss2Base + 0x20, 4));
+        Assert.Equal(0x7124UL, scene.P.ReadPhysical(Scene.Tss2Base + 0x20, 4));
         Assert.Equal(2UL, scene.P.ReadPhysical(Scene.Tss2Base + 0x24, 4));
     }
 
@@ -83,7 +83,7 @@ public sealed unsafe class TaskSwitchTests
         FarTransfers.Call(scene.C, scene.P, Scene.Tss2, 0, 4, 0x4007);
         Assert.Equal((0x7000UL, 0x46 | Flags.Nt, 0x6004UL), (scene.C->Rip, scene.C->Rflags, scene.C->Gpr[4] & 0xFFFF));
         Assert.Equal((0, 0), (scene.C->Fs.Selector, scene.C->Ldtr.Selector));
-        InterruptReturn.Execute(scene.C, scene.P, 2);
+        InterruptReturn.Execute(scene.C, scene.P, 2, 0x7124);
         Assert.Equal(0x4007UL, scene.C->Rip);
         Assert.Equal(0x6003UL, scene.P.ReadPhysical(t + 0x18, 2));
     }
@@ -171,8 +171,8 @@ public sealed unsafe class TaskSwitchTests
         FillTask32(scene);
         scene.C->Rflags |= Flags.Nt;
         scene.P.WritePhysical(Scene.TssBase, Scene.Tss2, 2);
-        Assert.Equal("10(70)", scene.Try(() => InterruptReturn.Execute(scene.C, scene.P, 4)));
+        Assert.Equal("10(70)", scene.Try(() => InterruptReturn.Execute(scene.C, scene.P, 4, 0x7124)));
         scene.EnterLongMode(0);
-        Assert.Equal("13(0)", scene.Try(() => InterruptReturn.Execute(scene.C, scene.P, 8)));
+        Assert.Equal("13(0)", scene.Try(() => InterruptReturn.Execute(scene.C, scene.P, 8, 0x7124)));
     }
 }
