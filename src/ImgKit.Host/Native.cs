@@ -50,6 +50,30 @@ internal static unsafe partial class Native
     [LibraryImport("libc", EntryPoint = "madvise", SetLastError = true)]
     internal static partial int MemoryAdvise(nint address, nuint length, int advice);
 
+    [LibraryImport("libc", EntryPoint = "posix_openpt", SetLastError = true)]
+    internal static partial int PosixOpenPt(int flags);
+
+    [LibraryImport("libc", EntryPoint = "grantpt", SetLastError = true)]
+    internal static partial int GrantPt(int descriptor);
+
+    [LibraryImport("libc", EntryPoint = "unlockpt", SetLastError = true)]
+    internal static partial int UnlockPt(int descriptor);
+
+    [LibraryImport("libc", EntryPoint = "ptsname_r", SetLastError = true)]
+    internal static partial int PtsName(int descriptor, byte* name, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int Open(string path, int flags);
+
+    [LibraryImport("libc", EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int OpenMode(string path, int flags, uint mode);
+
+    [LibraryImport("libc", EntryPoint = "tcgetattr", SetLastError = true)]
+    internal static partial int GetTerminal(int descriptor, byte* state);
+
+    [LibraryImport("libc", EntryPoint = "tcsetattr", SetLastError = true)]
+    internal static partial int SetTerminal(int descriptor, int when, byte* state);
+
     /// <summary>Throws <see cref="IOException"/> with the text of errno for a negative result.</summary>
     internal static int Check(int result, string call)
     {

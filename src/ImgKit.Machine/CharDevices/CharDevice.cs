@@ -23,6 +23,9 @@ public abstract class CharDevice : IDisposable
     /// <summary>Set by the guest's end: a peer came (true) or went.</summary>
     public Action<bool>? ConnectionChanged { get; set; }
 
+    /// <summary>Set by the guest's end: the user has turned to it.</summary>
+    public Action? GotFocus { get; set; }
+
     /// <summary>True when no more input should be read now.</summary>
     protected bool IsFull => _input.Count >= Limit;
 

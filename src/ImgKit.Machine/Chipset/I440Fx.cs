@@ -70,6 +70,14 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
         Services.Space.Update();
     }
 
+    /// <summary>Shows RAM in all of 0xC0000..0xFFFFF, as firmware does when it is done.</summary>
+    public void ShadowAll()
+    {
+        Config[Pam0] = 0x30;
+        Config.Slice(Pam0 + 1, 6).Fill(0x33);
+        ApplyPam();
+    }
+
     /// <summary>A processor enters or leaves system-management mode.</summary>
     public void SetSystemManagementMode(bool active)
     {

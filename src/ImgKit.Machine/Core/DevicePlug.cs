@@ -11,6 +11,21 @@ public sealed class DevicePlug
     /// <summary>The user's property values.</summary>
     public required DeviceOptions Options { get; init; }
 
+    /// <summary>The machine, for what plugs into its board (IDE channels, the floppy controller's DMA).</summary>
+    public required Pc Machine { get; init; }
+
+    /// <summary>Finds the drive of an identifier; throws <see cref="MachineException"/> when there is none.</summary>
+    public Func<string, Drive>? Drives { get; init; }
+
+    /// <summary>The drive that the option <c>drive=</c> names. Throws <see cref="MachineException"/>.</summary>
+    public Drive Drive()
+    {
+        string? id = Options.Text("drive");
+        if (id == null || Drives == null)
+            throw new MachineException("drive property not set");
+        return Drives(id);
+    }
+
     /// <summary>The PCI bus, where the machine has one.</summary>
     public PciBus? Pci { get; init; }
 

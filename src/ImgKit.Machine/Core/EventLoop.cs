@@ -48,6 +48,9 @@ public sealed class EventLoop : IDisposable
         _wake.Signal();
     }
 
+    /// <summary>Runs an action after some time of the host, on the loop's thread under the machine lock.</summary>
+    public void After(int milliseconds, Action action) => _ = Task.Delay(milliseconds).ContinueWith(_ => Post(action), TaskScheduler.Default);
+
     /// <summary>Calls back when a descriptor is ready, until <see cref="Unwatch"/>.</summary>
     public void Watch(int descriptor, EpollEvents events, Action<EpollEvents> ready)
     {

@@ -52,8 +52,14 @@ public interface IMachineControl
     /// <summary>Ends the process with an exit status (isa-debug-exit).</summary>
     void RequestExit(int status);
 
+    /// <summary>Has an action run, under the machine lock, when the machine goes on after it was stopped.</summary>
+    void RetryWhenResumed(Action action);
+
     /// <summary>The guest's kernel says that it panicked.</summary>
     void ReportPanic();
+
+    /// <summary>The guest has moved a drive's tray.</summary>
+    void ReportTray(string device, bool open);
 
     /// <summary>A disk request failed and the policy is to stop: the machine pauses, the request is tried again when it goes on.</summary>
     /// <param name="device">the drive's name.</param>

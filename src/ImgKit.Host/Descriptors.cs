@@ -1,0 +1,104 @@
+using System.Runtime.InteropServices;
+
+namespace ImgKit.Host;
+
+/// <summary>Plain reads and writes of descriptors, and terminals.</summary>
+public static unsafe class Descriptors
+{
+    private const int Interrupted = 4, WouldBlock = 11;
+
+    /// <summary>Reads what is there: bytes, 0 at the end, -1 when there is nothing or an error.</summary>
+    public static int Read(int descriptor, Span<byte> data)
+    {
+        fixed (byte* p = data)
+        {
+            while (true)
+            {
+                nint n = Native.Read(descriptor, p, (nuint)data.Length);
+                if (n >= 0 || Marshal.GetLastPInvokeError() != Interrupted)
+                    return (int)n;
+            }
+        }
+    }
+
+    /// <summary>Writes everything, waiting where it must; gives up at an error.</summary>
+    public static void WriteAll(int descriptor, ReadOnlySpan<byte> data)
+    {
+        fixed (byte* p = data)
+        {
+            int done = 0;
+            while (done < data.Length)
+            {
+                nint n = Native.Write(descriptor, p + done, (nuint)(data.Length - done));
+                if (n > 0)
+                    done += (int)n;
+                else
+                {
+                    int error = Marshal.GetLastPInvokeError();
+                    if (error == WouldBlock)
+                        Thread.Sleep(1);
+                    else if (error != Interrupted)
+                        return;
+                }
+            }
+        }
+    }
+
+    /// <summary>Opens a pseudo-terminal in raw mode. Throws <see cref="IOException"/>.</summary>
+    public static (int Master, int Slave, string Name) OpenPty()
+    {
+        int master = Native.Check(Native.PosixOpenPt(0x80102), "posix_openpt");     // O_RDWR | O_NOCTTY | O_CLOEXEC
+        Native.Check(Native.GrantPt(master), "grantpt");
+        Native.Check(Native.UnlockPt(master), "unlockpt");
+        var name = stackalloc byte[64];
+        Native.Check(Native.PtsName(master, name, 64) == 0 ? 0 : -1, "ptsname");
+        string path = Marshal.PtrToStringUTF8((nint)name)!;
+        int slave = Native.Check(Native.Open(path, 0x80102), "open");
+        SetRaw(slave, out _);
+        return (master, slave, path);
+    }
+
+    /// <summary>Puts a terminal into raw mode; false when it is none. <paramref name="before"/> restores it.</summary>
+    public static bool SetRaw(int descriptor, out byte[] before, bool keepSignals = false)
+    {
+        before = new byte[64];
+        fixed (byte* b = before)
+        {
+            if (Native.GetTerminal(descriptor, b) != 0)
+                return false;
+            byte[] raw = [.. before];
+            fixed (byte* r = raw)
+            {
+                // struct termios: c_iflag, c_oflag, c_cflag, c_lflag, c_line, c_cc (VTIME 5, VMIN 6)
+                uint* flags = (uint*)r;
+                flags[0] &= ~0x5EBu;            // IGNBRK BRKINT PARMRK INPCK ISTRIP INLCR IGNCR ICRNL IXON
+                flags[1] |= 1;                  // OPOST: a newline of the host's stays right
+                flags[2] = (flags[2] & ~0x130u) | 0x30;
+                flags[3] &= keepSignals ? ~0x804Au : ~0x804Bu;      // ECHO ECHONL ICANON IEXTEN (ISIG)
+                r[17 + 6] = 1;
+                r[17 + 5] = 0;
+                Native.SetTerminal(descriptor, 0, r);
+            }
+            return true;
+        }
+    }
+
+    /// <summary>Gives a terminal back the state that <see cref="SetRaw"/> found.</summary>
+    public static void Restore(int descriptor, byte[] before)
+    {
+        fixed (byte* b = before)
+            Native.SetTerminal(descriptor, 0, b);
+    }
+
+    /// <summary>Opens a file for writing from its start. Throws <see cref="IOException"/>.</summary>
+    public static int Create(string path) => Native.Check(Native.OpenMode(path, 0x80241, 0x1B6), path);
+
+    /// <summary>Opens a file or device for reading and writing. Throws <see cref="IOException"/>.</summary>
+    public static int OpenBoth(string path) => Native.Check(Native.Open(path, 0x80102), path);
+
+    /// <summary>Opens a file for reading. Throws <see cref="IOException"/>.</summary>
+    public static int OpenRead(string path) => Native.Check(Native.Open(path, 0x80100), path);
+
+    /// <summary>Closes a descriptor.</summary>
+    public static void Close(int descriptor) => Native.Close(descriptor);
+}

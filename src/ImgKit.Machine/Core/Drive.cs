@@ -1,0 +1,95 @@
+using ImgKit.Block;
+
+namespace ImgKit.Machine;
+
+/// <summary>What to do when a request fails.</summary>
+public enum ErrorPolicy
+{
+    /// <summary>Tell the guest.</summary>
+    Report,
+
+    /// <summary>Pretend that it went well.</summary>
+    Ignore,
+
+    /// <summary>Stop the machine; the request is tried again when it goes on.</summary>
+    Stop,
+
+    /// <summary>Stop when the host's disk is full, else report.</summary>
+    StopOnNoSpace,
+}
+
+/// <summary>A disk of the machine as <c>-drive</c> or <c>-blockdev</c> describes it: a block device and the policies around it. Removable media
+/// change underneath.</summary>
+public sealed class Drive
+{
+    /// <summary>The name in monitors, such as <c>ide0-hd0</c>.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>The medium; null: none.</summary>
+    public BlockDevice? Media { get; set; }
+
+    /// <summary>The name of the file as the user gave it.</summary>
+    public string FileName { get; set; } = "";
+
+    /// <summary>A CD-ROM.</summary>
+    public bool IsCdRom { get; init; }
+
+    /// <summary>The medium can be taken out.</summary>
+    public bool IsRemovable { get; init; }
+
+    /// <summary>Writes are refused.</summary>
+    public bool IsReadOnly { get; set; }
+
+    /// <summary>Serial number for the guest, or null.</summary>
+    public string? Serial { get; set; }
+
+    /// <summary>Failed reads.</summary>
+    public ErrorPolicy OnReadError { get; init; } = ErrorPolicy.Report;
+
+    /// <summary>Failed writes.</summary>
+    public ErrorPolicy OnWriteError { get; init; } = ErrorPolicy.StopOnNoSpace;
+
+    /// <summary>Discards of the guest are passed on.</summary>
+    public bool Discard { get; init; }
+
+    /// <summary>The guest has locked the medium.</summary>
+    public bool IsLocked { get; set; }
+
+    /// <summary>The tray is out.</summary>
+    public bool IsTrayOpen { get; set; }
+
+    /// <summary>Place in the boot order from 0; -1: none.</summary>
+    public int BootIndex { get; set; } = -1;
+
+    /// <summary>Set by the device: told that the medium was changed, or the tray moved.</summary>
+    public Action? MediaChanged { get; set; }
+
+    /// <summary>Set by the device: the user wishes that the guest let the medium go.</summary>
+    public Action? EjectRequested { get; set; }
+
+    /// <summary>The device that uses it, for <c>info block</c>; null: none.</summary>
+    public string? AttachedTo { get; set; }
+
+    /// <summary>Bytes of the medium; 0 without one.</summary>
+    public long Length => Media?.Length ?? 0;
+
+    /// <summary>Decides on a failure.</summary>
+    public ErrorPolicy Decide(bool isRead, Exception error)
+    {
+        var policy = isRead ? OnReadError : OnWriteError;
+        if (policy != ErrorPolicy.StopOnNoSpace)
+            return policy;
+        return IsNoSpace(error) ? ErrorPolicy.Stop : ErrorPolicy.Report;
+    }
+
+    /// <summary>The host's disk is full.</summary>
+    public static bool IsNoSpace(Exception error)
+    {
+        const int NoSpace = 28;
+        for (Exception? e = error; e != null; e = e.InnerException)
+            if (e is ImageException { Errno: NoSpace } or ImgKit.Host.HostException { Errno: NoSpace }
+                || (e is IOException && (e.HResult & 0xFFFF) == NoSpace))
+                return true;
+        return false;
+    }
+}

@@ -1,0 +1,410 @@
+using System.Buffers.Binary;
+using System.Text;
+using ImgKit.Cpu;
+
+namespace ImgKit.Machine.Firmware;
+
+/// <summary>
+/// Starts a kernel in place of the firmware: Linux bzImage (Linux, Documentation/arch/x86/boot.rst, 32-bit boot protocol), ELF with a PVH
+/// entry (Xen, docs/misc/pvh), a plain 64-bit vmlinux, and Multiboot 1 (GNU, Multiboot Specification 0.6.96).
+/// Every number in the kernel's headers is checked against guest RAM.
+/// </summary>
+public sealed class KernelLoader
+{
+    // Where things lie below 640 KiB.
+    private const ulong Gdt = 0x0800, StartInfo = 0x1000, PageTables = 0x4000, ZeroPage = 0x1_0000, CommandLine = 0x2_0000;
+    private const int CommandLineLimit = 0x1_0000;
+    private const ulong TablesAt = 0xF_1000, SmbiosAnchorAt = 0xF_0000, RsdpAt = 0xF_0040;
+
+    private readonly byte[] _kernel;
+    private readonly IReadOnlyList<(byte[] Content, string CommandLine)> _modules;
+    private readonly string _commandLine;
+
+    private enum Kind
+    {
+        Linux,
+        Elf,
+        Multiboot,
+    }
+
+    private readonly Kind _kind;
+    private readonly int _multibootAt;
+
+    /// <summary>Looks at the kernel. Throws <see cref="MachineException"/> when it is of no known kind.</summary>
+    public KernelLoader(byte[] kernel, IReadOnlyList<(byte[] Content, string CommandLine)> modules, string commandLine)
+    {
+        _kernel = kernel;
+        _modules = modules;
+        _commandLine = commandLine;
+        if (Encoding.ASCII.GetByteCount(commandLine) >= CommandLineLimit)
+            throw new MachineException("the kernel command line is too long");
+        _multibootAt = FindMultiboot();
+        if (kernel.Length > 0x264 && U32(0x202) == 0x53726448)      // "HdrS"
+            _kind = Kind.Linux;
+        else if (_multibootAt >= 0)
+            _kind = Kind.Multiboot;
+        else if (kernel.Length > 64 && U32(0) == 0x464C457F)
+            _kind = Kind.Elf;
+        else
+            throw new MachineException("invalid kernel header: neither Linux, nor ELF, nor Multiboot");
+        if (_kind == Kind.Linux && (U16(0x206) < 0x202 || (_kernel[0x211] & 1) == 0))
+            throw new MachineException("linux kernel too old to load: boot protocol 2.02 with a high load address is needed");
+    }
+
+    private ushort U16(int at) => BinaryPrimitives.ReadUInt16LittleEndian(_kernel.AsSpan(at));
+
+    private uint U32(int at) => BinaryPrimitives.ReadUInt32LittleEndian(_kernel.AsSpan(at));
+
+    private ulong U64(int at) => BinaryPrimitives.ReadUInt64LittleEndian(_kernel.AsSpan(at));
+
+    private int FindMultiboot()
+    {
+        for (int at = 0; at + 12 <= Math.Min(8192, _kernel.Length); at += 4)
+            if (U32(at) == 0x1BADB002 && U32(at) + U32(at + 4) + U32(at + 8) == 0)
+                return at;
+        return -1;
+    }
+
+    /// <summary>Puts kernel, tables and the bootstrap processor's state in place. Under the machine lock, processors parked.</summary>
+    internal void Start(Pc pc, AcpiTables? acpi, (byte[] Table, int Structures, int Longest) smbios)
+    {
+        var memory = pc.Services.Memory;
+        PlaceTables(memory, acpi, smbios);
+        var state = new CpuState();
+        var cpu = pc.Processors.First();
+        cpu.GetState(state);
+        switch (_kind)
+        {
+            case Kind.Linux:
+                StartLinux(memory, state, acpi != null);
+                break;
+            case Kind.Multiboot:
+                StartMultiboot(memory, state);
+                break;
+            default:
+                StartElf(memory, state, acpi != null);
+                break;
+        }
+        cpu.SetState(state);
+        // What was written goes around devices and engines.
+        memory.Map.NotifyDeviceWrite(0, memory.LowSize);
+    }
+
+    private static void PlaceTables(GuestMemory memory, AcpiTables? acpi, (byte[] Table, int Structures, int Longest) smbios)
+    {
+        int at = (int)TablesAt;
+        if (acpi != null)
+        {
+            byte[] blob = acpi.Relocated((uint)at);
+            blob.CopyTo(memory.Ram((ulong)at, blob.Length));
+            byte[] rsdp = AcpiTables.Rsdp((uint)(at + acpi.RsdtOffset));
+            rsdp[8] = AcpiTables.Checksum(rsdp);
+            rsdp.CopyTo(memory.Ram(RsdpAt, rsdp.Length));
+            at = (at + blob.Length + 63) & ~63;
+        }
+        if (at + smbios.Table.Length > 0x10_0000)
+            throw new MachineException("too many processors for the firmware tables of a direct kernel boot");
+        smbios.Table.CopyTo(memory.Ram((ulong)at, smbios.Table.Length));
+        byte[] anchor = SmbiosTables.Anchor(smbios.Table.Length, smbios.Structures, smbios.Longest, (uint)at);
+        anchor.CopyTo(memory.Ram(SmbiosAnchorAt, anchor.Length));
+    }
+
+    private static Span<byte> Room(GuestMemory memory, ulong at, long length, string what)
+    {
+        if (at > memory.LowSize || length < 0 || (ulong)length > memory.LowSize - at)
+            throw new MachineException($"{what} does not fit in guest memory");
+        return memory.Ram(at, (int)length);
+    }
+
+    private void PutCommandLine(GuestMemory memory)
+    {
+        var room = memory.Ram(CommandLine, CommandLineLimit);
+        int n = Encoding.UTF8.GetBytes(_commandLine, room);
+        room[n] = 0;
+    }
+
+    // Flat segments with base 0 and limit 4 GiB, and the descriptor table that holds them at selectors 0x10 and 0x18.
+    private static void SetProtectedMode(GuestMemory memory, CpuState s, uint eip, bool longMode = false)
+    {
+        var gdt = memory.Ram(Gdt, 32);
+        gdt.Clear();
+        BinaryPrimitives.WriteUInt64LittleEndian(gdt[16..], longMode ? 0x00AF_9B00_0000_FFFF : 0x00CF_9B00_0000_FFFF);
+        BinaryPrimitives.WriteUInt64LittleEndian(gdt[24..], 0x00CF_9300_0000_FFFF);
+        const uint Code32 = 0xC09B, Code64 = 0xA09B, Data = 0xC093;
+        var data = new SegmentRegister(0x18, 0, uint.MaxValue, Data);
+        for (int i = 0; i < 6; i++)
+            s.Segments[i] = i == 1 ? new SegmentRegister(0x10, 0, uint.MaxValue, longMode ? Code64 : Code32) : data;
+        s.Tr = new SegmentRegister(0, 0, 0x67, 0x8B);
+        s.Ldtr = new SegmentRegister(0, 0, 0, 0x1_0082);
+        s.Gdtr = (Gdt, 31);
+        s.Idtr = (0, 0);
+        s.Cr0 = s.Cr0 & 0x10 | 1;
+        s.Cr4 = 0;
+        s.Rflags = 2;
+        Array.Clear(s.Gpr);
+        s.Gpr[4] = 0x9_0000;
+        s.Rip = eip;
+        s.Halted = s.WaitingForStartup = false;
+    }
+
+    private static void SetLongMode(GuestMemory memory, CpuState s, ulong rip)
+    {
+        // Identity map of the first 4 GiB in pages of 2 MiB: one PML4, one PDPT, four page directories.
+        var tables = memory.Ram(PageTables, 6 * 4096);
+        tables.Clear();
+        BinaryPrimitives.WriteUInt64LittleEndian(tables, PageTables + 0x1000 | 3);
+        for (int i = 0; i < 4; i++)
+            BinaryPrimitives.WriteUInt64LittleEndian(tables[(0x1000 + 8 * i)..], PageTables + 0x2000 + (ulong)i * 0x1000 | 3);
+        for (int i = 0; i < 2048; i++)
+            BinaryPrimitives.WriteUInt64LittleEndian(tables[(0x2000 + 8 * i)..], (ulong)i << 21 | 0x83);
+        SetProtectedMode(memory, s, 0, true);
+        s.Cr3 = PageTables;
+        s.Cr4 = 0x20;
+        s.Cr0 |= 0x8000_0000;
+        s.Msrs[0xC000_0080] = 0x500;
+        s.Rip = rip;
+    }
+
+    private byte[] RamDisk => _modules.Count == 0 ? [] : _modules[0].Content;
+
+    private ulong PlaceRamDisk(GuestMemory memory, ulong highest, ulong above)
+    {
+        if (RamDisk.Length == 0)
+            return 0;
+        ulong top = Math.Min(memory.LowSize, highest + 1);
+        if (top < (ulong)RamDisk.Length + above)
+            throw new MachineException("initrd does not fit in guest memory");
+        ulong at = (top - (ulong)RamDisk.Length) & ~0xFFFUL;
+        RamDisk.CopyTo(Room(memory, at, RamDisk.Length, "initrd"));
+        return at;
+    }
+
+    private void StartLinux(GuestMemory memory, CpuState state, bool hasAcpi)
+    {
+        int setup = (_kernel[0x1F1] == 0 ? 4 : _kernel[0x1F1]) * 512 + 512;
+        if (setup >= _kernel.Length)
+            throw new MachineException("the kernel file ends inside its setup code");
+        const ulong LoadAt = 0x10_0000;
+        var body = _kernel.AsSpan(setup);
+        body.CopyTo(Room(memory, LoadAt, body.Length, "the kernel"));
+
+        var zero = memory.Ram(ZeroPage, 4096);
+        zero.Clear();
+        int headerEnd = Math.Min(0x202 + _kernel[0x201], Math.Min(0x290, setup));
+        _kernel.AsSpan(0x1F1, headerEnd - 0x1F1).CopyTo(zero[0x1F1..]);
+        PutScreen(zero);
+        ulong highest = U16(0x206) >= 0x203 ? U32(0x22C) : 0x37FF_FFFF;
+        ulong above = LoadAt + Math.Max((ulong)body.Length, U16(0x206) >= 0x20A ? U32(0x260) : (ulong)(ulong)body.Length * 4);
+        ulong disk = PlaceRamDisk(memory, highest, above);
+        zero[0x210] = 0xFF;                 // a loader without a number
+        zero[0x211] |= 0x80;                // the heap may be used
+        BinaryPrimitives.WriteUInt16LittleEndian(zero[0x224..], 0xFE00);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x218..], (uint)disk);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDisk.Length);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x214..], (uint)LoadAt);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x228..], (uint)CommandLine);
+        PutCommandLine(memory);
+        if (hasAcpi)
+            BinaryPrimitives.WriteUInt64LittleEndian(zero[0x70..], RsdpAt);
+        var map = E820.ForKernel(memory);
+        zero[0x1E8] = (byte)map.Count;
+        E820.Encode(map).CopyTo(zero[0x2D0..]);
+        // alt_mem_k, for kernels that do not look at E820
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x1E0..], (uint)((memory.LowSize - (1 << 20)) >> 10));
+
+        SetProtectedMode(memory, state, (uint)LoadAt);
+        state.Gpr[6] = ZeroPage;
+    }
+
+    // An 80x25 colour text screen, as the firmware would leave it.
+    private static void PutScreen(Span<byte> zero)
+    {
+        zero[0x06] = 3;
+        zero[0x07] = 80;
+        zero[0x0E] = 25;
+        zero[0x0F] = 1;
+        BinaryPrimitives.WriteUInt16LittleEndian(zero[0x10..], 16);
+    }
+
+    private (ulong Entry, ulong End) LoadElf(GuestMemory memory, out ulong pvhEntry)
+    {
+        pvhEntry = 0;
+        bool is64 = _kernel[4] == 2;
+        if (_kernel[4] is not (1 or 2) || _kernel[5] != 1)
+            throw new MachineException("the ELF kernel is neither 32-bit nor 64-bit little-endian");
+        ulong entry = is64 ? U64(24) : U32(24), headers = is64 ? U64(32) : U32(28);
+        int size = U16(is64 ? 54 : 42), count = U16(is64 ? 56 : 44);
+        if (size < (is64 ? 56 : 32) || headers > (ulong)_kernel.Length || (ulong)size * (ulong)count > (ulong)_kernel.Length - headers)
+            throw new MachineException("the ELF kernel's program headers lie outside the file");
+        ulong end = 0, physicalEntry = entry;
+        for (int i = 0; i < count; i++)
+        {
+            int at = (int)headers + i * size;
+            uint type = U32(at);
+            ulong offset = is64 ? U64(at + 8) : U32(at + 4), virt = is64 ? U64(at + 16) : U32(at + 8);
+            ulong phys = is64 ? U64(at + 24) : U32(at + 12), file = is64 ? U64(at + 32) : U32(at + 16);
+            ulong mem = is64 ? U64(at + 40) : U32(at + 20);
+            if (offset > (ulong)_kernel.Length || file > (ulong)_kernel.Length - offset)
+                throw new MachineException("an ELF segment of the kernel lies outside the file");
+            if (type == 4)
+                FindPvhNote(_kernel.AsSpan((int)offset, (int)file), ref pvhEntry);
+            if (type != 1 || mem == 0)
+                continue;
+            if (file > mem || mem > memory.LowSize)
+                throw new MachineException("the kernel does not fit in guest memory");
+            var room = Room(memory, phys, (long)mem, "the kernel");
+            _kernel.AsSpan((int)offset, (int)file).CopyTo(room);
+            room[(int)file..].Clear();
+            end = Math.Max(end, phys + mem);
+            if (entry - virt < mem)
+                physicalEntry = entry - virt + phys;
+        }
+        return (physicalEntry, end);
+    }
+
+    private static void FindPvhNote(ReadOnlySpan<byte> notes, ref ulong entry)
+    {
+        while (notes.Length >= 12)
+        {
+            uint name = BinaryPrimitives.ReadUInt32LittleEndian(notes), size = BinaryPrimitives.ReadUInt32LittleEndian(notes[4..]);
+            uint type = BinaryPrimitives.ReadUInt32LittleEndian(notes[8..]);
+            ulong start = 12 + (((ulong)name + 3) & ~3UL), next = start + (((ulong)size + 3) & ~3UL);
+            if (start + size > (ulong)notes.Length)
+                return;
+            if (type == 18 && name == 4 && notes.Slice(12, 3).SequenceEqual("Xen"u8) && size >= 4)
+            {
+                entry = BinaryPrimitives.ReadUInt32LittleEndian(notes[(int)start..]);
+                return;
+            }
+            if (next > (ulong)notes.Length)
+                return;
+            notes = notes[(int)next..];
+        }
+    }
+
+    private void StartElf(GuestMemory memory, CpuState state, bool hasAcpi)
+    {
+        var (entry, end) = LoadElf(memory, out ulong pvh);
+        PutCommandLine(memory);
+        ulong disk = PlaceRamDisk(memory, 0xFFFF_FFFF, end);
+        var map = E820.ForKernel(memory);
+        if (pvh != 0)
+        {
+            var info = memory.Ram(StartInfo, 4096);
+            info.Clear();
+            BinaryPrimitives.WriteUInt32LittleEndian(info, 0x336EC578);
+            BinaryPrimitives.WriteUInt32LittleEndian(info[4..], 1);
+            BinaryPrimitives.WriteUInt32LittleEndian(info[12..], RamDisk.Length > 0 ? 1u : 0);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[16..], StartInfo + 64);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[24..], CommandLine);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[32..], hasAcpi ? RsdpAt : 0);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[40..], StartInfo + 128);
+            BinaryPrimitives.WriteUInt32LittleEndian(info[48..], (uint)map.Count);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[64..], disk);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[72..], (ulong)RamDisk.Length);
+            for (int i = 0; i < map.Count; i++)
+            {
+                var e = info[(128 + 24 * i)..];
+                BinaryPrimitives.WriteUInt64LittleEndian(e, map[i].Start);
+                BinaryPrimitives.WriteUInt64LittleEndian(e[8..], map[i].Length);
+                BinaryPrimitives.WriteUInt32LittleEndian(e[16..], map[i].Kind);
+            }
+            SetProtectedMode(memory, state, (uint)pvh);
+            state.Gpr[3] = StartInfo;
+            return;
+        }
+        if (_kernel[4] != 2)
+            throw new MachineException("the ELF kernel has neither a PVH entry nor a Multiboot header");
+        // A vmlinux: its entry takes 64-bit mode and the zero page in RSI.
+        var zero = memory.Ram(ZeroPage, 4096);
+        zero.Clear();
+        PutScreen(zero);
+        BinaryPrimitives.WriteUInt16LittleEndian(zero[0x1FE..], 0xAA55);
+        "HdrS"u8.CopyTo(zero[0x202..]);
+        BinaryPrimitives.WriteUInt16LittleEndian(zero[0x206..], 0x20C);
+        zero[0x210] = 0xFF;
+        zero[0x211] = 1;
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x218..], (uint)disk);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDisk.Length);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x228..], (uint)CommandLine);
+        if (hasAcpi)
+            BinaryPrimitives.WriteUInt64LittleEndian(zero[0x70..], RsdpAt);
+        zero[0x1E8] = (byte)map.Count;
+        E820.Encode(map).CopyTo(zero[0x2D0..]);
+        SetLongMode(memory, state, entry);
+        state.Gpr[6] = ZeroPage;
+    }
+
+    private void StartMultiboot(GuestMemory memory, CpuState state)
+    {
+        uint flags = U32(_multibootAt + 4);
+        ulong entry, end;
+        if ((flags & 0xFFFF & ~7u) != 0)
+            throw new MachineException("the Multiboot kernel asks for features that are not known");
+        if ((flags & 0x1_0000) != 0 && _multibootAt + 32 <= _kernel.Length)
+        {
+            uint header = U32(_multibootAt + 12), load = U32(_multibootAt + 16), loadEnd = U32(_multibootAt + 20), bss = U32(_multibootAt + 24);
+            long from = _multibootAt - ((long)header - load);
+            if (header < load || from < 0)
+                throw new MachineException("the Multiboot kernel's load address is wrong");
+            long length = loadEnd == 0 ? _kernel.Length - from : (long)loadEnd - load;
+            if (length < 0 || length > _kernel.Length - from)
+                throw new MachineException("the Multiboot kernel's text lies outside the file");
+            _kernel.AsSpan((int)from, (int)length).CopyTo(Room(memory, load, length, "the kernel"));
+            end = load + (ulong)length;
+            if (bss > end)
+            {
+                Room(memory, end, (long)(bss - end), "the kernel").Clear();
+                end = bss;
+            }
+            entry = U32(_multibootAt + 28);
+        }
+        else if (_kernel.Length > 64 && U32(0) == 0x464C457F && _kernel[4] == 1)
+            (entry, end) = LoadElf(memory, out _);
+        else
+            throw new MachineException("Cannot load x86-64 image, give a 32bit one.");
+
+        PutCommandLine(memory);
+        var info = memory.Ram(StartInfo, 4096);
+        info.Clear();
+        uint list = (uint)StartInfo + 256, strings = (uint)(CommandLine + (ulong)Encoding.UTF8.GetByteCount(_commandLine) + 1);
+        for (int i = 0; i < _modules.Count && i < 64; i++)
+        {
+            var (content, line) = _modules[i];
+            ulong at = (end + 0xFFF) & ~0xFFFUL;
+            content.CopyTo(Room(memory, at, content.Length, "a module"));
+            end = at + (ulong)content.Length;
+            byte[] text = [.. Encoding.UTF8.GetBytes(line), 0];
+            text.CopyTo(Room(memory, strings, text.Length, "a module's command line"));
+            BinaryPrimitives.WriteUInt32LittleEndian(info[(256 + 16 * i)..], (uint)at);
+            BinaryPrimitives.WriteUInt32LittleEndian(info[(260 + 16 * i)..], (uint)end);
+            BinaryPrimitives.WriteUInt32LittleEndian(info[(264 + 16 * i)..], strings);
+            strings += (uint)text.Length;
+        }
+        BinaryPrimitives.WriteUInt32LittleEndian(info, 0x247);     // memory, boot device, command line, map, loader's name
+        if (_modules.Count > 0)
+            info[0] |= 8;
+        BinaryPrimitives.WriteUInt32LittleEndian(info[4..], 640 - 1);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[8..], (uint)((memory.LowSize - (1 << 20)) >> 10));
+        BinaryPrimitives.WriteUInt32LittleEndian(info[12..], 0x8000_FFFF);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[16..], (uint)CommandLine);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[20..], (uint)_modules.Count);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[24..], list);
+        var map = E820.ForKernel(memory);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[44..], (uint)map.Count * 24);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[48..], (uint)StartInfo + 2048);
+        for (int i = 0; i < map.Count; i++)
+        {
+            var e = info[(2048 + 24 * i)..];
+            BinaryPrimitives.WriteUInt32LittleEndian(e, 20);
+            BinaryPrimitives.WriteUInt64LittleEndian(e[4..], map[i].Start);
+            BinaryPrimitives.WriteUInt64LittleEndian(e[12..], map[i].Length);
+            BinaryPrimitives.WriteUInt32LittleEndian(e[20..], map[i].Kind);
+        }
+        "kvm\0"u8.CopyTo(info[3000..]);
+        BinaryPrimitives.WriteUInt32LittleEndian(info[64..], (uint)StartInfo + 3000);
+        SetProtectedMode(memory, state, (uint)entry);
+        state.Gpr[0] = 0x2BADB002;
+        state.Gpr[3] = StartInfo;
+    }
+}

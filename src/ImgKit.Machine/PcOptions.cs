@@ -1,0 +1,89 @@
+using ImgKit.Cpu;
+using ImgKit.Machine.CharDevices;
+
+namespace ImgKit.Machine;
+
+/// <summary>How a <see cref="Pc"/> is made.</summary>
+public sealed class PcOptions
+{
+    /// <summary>RAM in bytes: a multiple of 4096, at least 1 MiB.</summary>
+    public ulong MemorySize { get; init; } = 128 << 20;
+
+    /// <summary>Processors.</summary>
+    public int Processors { get; init; } = 1;
+
+    /// <summary>Makes the engine for this machine's memory map.</summary>
+    public required Func<PhysicalMemoryMap, CpuEngine> Engine { get; init; }
+
+    /// <summary>PCI board (<c>pc</c>); else ISA only (<c>isapc</c>).</summary>
+    public bool HasPci { get; init; } = true;
+
+    /// <summary>ACPI tables and the PM function.</summary>
+    public bool HasAcpi { get; init; } = true;
+
+    /// <summary>The HPET.</summary>
+    public bool HasHpet { get; init; } = true;
+
+    /// <summary>Firmware: the whole ROM that ends at 4 GiB; null only with <see cref="Kernel"/>.</summary>
+    public byte[]? Firmware { get; init; }
+
+    /// <summary>Files for fw_cfg, such as <c>vgaroms/vgabios.bin</c>.</summary>
+    public Dictionary<string, byte[]> FirmwareFiles { get; } = [];
+
+    /// <summary>A kernel that is started in place of the firmware: its content.</summary>
+    public byte[]? Kernel { get; init; }
+
+    /// <summary>Initial RAM disk, or (multiboot) modules, with their command lines.</summary>
+    public List<(byte[] Content, string CommandLine)> InitialRamDisks { get; } = [];
+
+    /// <summary>The kernel's command line.</summary>
+    public string CommandLine { get; init; } = "";
+
+    /// <summary>Order of boot devices: letters a, c, d, n.</summary>
+    public string BootOrder { get; init; } = "cad";
+
+    /// <summary>Boot once in this order, then in <see cref="BootOrder"/>.</summary>
+    public string? BootOnce { get; init; }
+
+    /// <summary>Show the firmware's boot menu.</summary>
+    public bool BootMenu { get; init; }
+
+    /// <summary>Milliseconds that the menu waits.</summary>
+    public int? BootMenuWait { get; init; }
+
+    /// <summary>Milliseconds before a failed boot is tried again; -1: never.</summary>
+    public int? BootRetry { get; init; }
+
+    /// <summary>Up to four serial ports; null entries are absent.</summary>
+    public List<CharDevice?> SerialPorts { get; } = [];
+
+    /// <summary>Up to three parallel ports.</summary>
+    public List<CharDevice?> ParallelPorts { get; } = [];
+
+    /// <summary>Where the firmware's log (port 0x402) goes; null: no such port.</summary>
+    public CharDevice? DebugConsole { get; init; }
+
+    /// <summary>Date and time at the start.</summary>
+    public DateTime Date { get; init; } = DateTime.UtcNow;
+
+    /// <summary>System UUID.</summary>
+    public Guid Uuid { get; init; }
+
+    /// <summary>The guest's name.</summary>
+    public string Name { get; init; } = "";
+
+    /// <summary>Exit instead of resetting.</summary>
+    public bool NoReboot { get; init; }
+
+    /// <summary>Stop instead of exiting when the guest powers off.</summary>
+    public bool NoShutdown { get; init; }
+
+    /// <summary>Do not start the processors.</summary>
+    public bool StartStopped { get; init; }
+
+    /// <summary>Disks by IDE position 0..3 (primary master, slave, secondary master, slave).</summary>
+    public Drive?[] IdeDrives { get; } = new Drive?[4];
+
+    /// <summary>Floppies A and B.</summary>
+    public Drive?[] Floppies { get; } = new Drive?[2];
+}
