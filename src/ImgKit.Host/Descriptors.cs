@@ -71,7 +71,7 @@ public static unsafe class Descriptors
             {
                 // struct termios: c_iflag, c_oflag, c_cflag, c_lflag, c_line, c_cc (VTIME 5, VMIN 6)
                 uint* flags = (uint*)r;
-                flags[0] &= ~0x5EBu;            // IGNBRK BRKINT PARMRK INPCK ISTRIP INLCR IGNCR ICRNL IXON
+                flags[0] &= ~0x5FBu;            // IGNBRK BRKINT PARMRK INPCK ISTRIP INLCR IGNCR ICRNL IXON
                 flags[1] |= 1;                  // OPOST: a newline of the host's stays right
                 flags[2] = (flags[2] & ~0x130u) | 0x30;
                 flags[3] &= keepSignals ? ~0x804Au : ~0x804Bu;      // ECHO ECHONL ICANON IEXTEN (ISIG)
@@ -98,6 +98,16 @@ public static unsafe class Descriptors
 
     /// <summary>Opens a file for reading. Throws <see cref="IOException"/>.</summary>
     public static int OpenRead(string path) => Native.Check(Native.Open(path, 0x80100), path);
+
+    /// <summary>Begins a session of its own, with /dev/null as standard input, output and error.</summary>
+    public static void DetachFromTerminal()
+    {
+        Native.SetSession();
+        int nothing = OpenBoth("/dev/null");
+        for (int i = 0; i < 3; i++)
+            Native.Duplicate(nothing, i);
+        Close(nothing);
+    }
 
     /// <summary>Closes a descriptor.</summary>
     public static void Close(int descriptor) => Native.Close(descriptor);

@@ -74,6 +74,12 @@ internal static unsafe partial class Native
     [LibraryImport("libc", EntryPoint = "tcsetattr", SetLastError = true)]
     internal static partial int SetTerminal(int descriptor, int when, byte* state);
 
+    [LibraryImport("libc", EntryPoint = "setsid", SetLastError = true)]
+    internal static partial int SetSession();
+
+    [LibraryImport("libc", EntryPoint = "dup2", SetLastError = true)]
+    internal static partial int Duplicate(int from, int to);
+
     /// <summary>Throws <see cref="IOException"/> with the text of errno for a negative result.</summary>
     internal static int Check(int result, string call)
     {

@@ -38,6 +38,31 @@ public sealed partial class Pc
             _actions.Add(action);
     }
 
+    /// <summary>Opens media for monitors; null: they cannot be changed.</summary>
+    public Devices.Storage.DriveOpener? MediaOpener { get; set; }
+
+    /// <summary>Writes what an overlay holds into the image below it, for the monitor's <c>commit</c>.</summary>
+    public Action<Drive>? CommitOverlay { get; set; }
+
+    /// <summary>Names of character devices, for monitors.</summary>
+    public Func<IEnumerable<string>>? CharDeviceNames { get; set; }
+
+    /// <summary>Runs something while no processor runs. On the control thread.</summary>
+    public T WithStandingProcessors<T>(Func<T> look)
+    {
+        if (!IsRunning)
+            return look();
+        _vcpus.StandAndWait();
+        try
+        {
+            return look();
+        }
+        finally
+        {
+            _vcpus.Go();
+        }
+    }
+
     /// <summary>Starts the machine and serves it until it ends. Returns the exit status.</summary>
     public int RunUntilExit()
     {

@@ -38,8 +38,8 @@ public sealed partial class Pc : IMachineControl, IDisposable
             throw new MachineException("no firmware and no kernel: nothing to run");
         _options = options;
         _vcpus = new VcpuGroup { TripleFault = OnTripleFault, Failed = OnEngineFailure, Debugged = OnDebug };
-        var machineLock = new Lock();
-        var loop = new EventLoop(machineLock);
+        var machineLock = options.MachineLock;
+        var loop = options.Loop;
         var clock = new VirtualClock(loop.WakeAt);
         loop.TimersDue = clock.RunDue;
         GuestMemory memory;
@@ -223,13 +223,40 @@ public sealed partial class Pc : IMachineControl, IDisposable
     }
 
     /// <summary>Makes a device from the catalogue. Throws <see cref="MachineException"/>.</summary>
-    public Device AddDevice(DeviceType type, IReadOnlyDictionary<string, string> values, Func<string, Drive>? drives = null)
+    public Device AddDevice(DeviceType type, IReadOnlyDictionary<string, string> values, Func<string, Drive>? drives = null,
+        Func<string, CharDevices.CharDevice>? charDevices = null)
     {
-        var plug = new DevicePlug { Services = Services, Options = new DeviceOptions(values), Pci = Pci, Machine = this, Drives = drives };
+        var plug = new DevicePlug
+        {
+            Services = Services,
+            Options = new DeviceOptions(values),
+            Pci = Pci,
+            Machine = this,
+            Drives = drives,
+            CharDevices = charDevices,
+        };
         var device = type.Create(plug);
         if (values.TryGetValue("id", out var id))
             device.Id = id;
         return Add(device);
+    }
+
+    private readonly List<Drive> _drives = [];
+
+    /// <summary>Every drive, for monitors; in the order of <c>info block</c>.</summary>
+    public IReadOnlyList<Drive> Drives => _drives;
+
+    /// <summary>Lists a drive.</summary>
+    public void AddDrive(Drive drive) => _drives.Add(drive);
+
+    /// <summary>Lists a drive in place of the one that it was made from.</summary>
+    internal void ReplaceDrive(Drive? old, Drive drive)
+    {
+        int at = old == null ? -1 : _drives.IndexOf(old);
+        if (at >= 0)
+            _drives[at] = drive;
+        else
+            _drives.Add(drive);
     }
 
     private void SetPicOutput(bool level)

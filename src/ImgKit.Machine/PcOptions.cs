@@ -6,6 +6,12 @@ namespace ImgKit.Machine;
 /// <summary>How a <see cref="Pc"/> is made.</summary>
 public sealed class PcOptions
 {
+    /// <summary>The machine lock and the event loop, made before the machine so that character devices can be on it.</summary>
+    public required Lock MachineLock { get; init; }
+
+    /// <inheritdoc cref="MachineLock"/>
+    public required EventLoop Loop { get; init; }
+
     /// <summary>RAM in bytes: a multiple of 4096, at least 1 MiB.</summary>
     public ulong MemorySize { get; init; } = 128 << 20;
 

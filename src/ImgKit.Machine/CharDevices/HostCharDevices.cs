@@ -46,9 +46,9 @@ public sealed class DescriptorCharDevice : CharDevice
         {
             // A plain file cannot be polled: it is read to its end at once.
             _ended = true;
-            Span<byte> data = stackalloc byte[4096];
+            byte[] data = new byte[4096];
             while (Descriptors.Read(_in, data) is > 0 and var n)
-                Receive(data[..n]);
+                Receive(data.AsSpan(0, n));
         }
     }
 

@@ -17,6 +17,9 @@ public sealed class DevicePlug
     /// <summary>Finds the drive of an identifier; throws <see cref="MachineException"/> when there is none.</summary>
     public Func<string, Drive>? Drives { get; init; }
 
+    /// <summary>Finds the character device of an identifier; throws <see cref="MachineException"/> when there is none.</summary>
+    public Func<string, CharDevices.CharDevice>? CharDevices { get; init; }
+
     /// <summary>The drive that the option <c>drive=</c> names. Throws <see cref="MachineException"/>.</summary>
     public Drive Drive()
     {

@@ -128,7 +128,7 @@ public sealed class KernelLoader
     {
         var gdt = memory.Ram(Gdt, 32);
         gdt.Clear();
-        BinaryPrimitives.WriteUInt64LittleEndian(gdt[16..], longMode ? 0x00AF_9B00_0000_FFFF : 0x00CF_9B00_0000_FFFF);
+        BinaryPrimitives.WriteUInt64LittleEndian(gdt[16..], longMode ? 0x00AF_9B00_0000_FFFFUL : 0x00CF_9B00_0000_FFFFUL);
         BinaryPrimitives.WriteUInt64LittleEndian(gdt[24..], 0x00CF_9300_0000_FFFF);
         const uint Code32 = 0xC09B, Code64 = 0xA09B, Data = 0xC093;
         var data = new SegmentRegister(0x18, 0, uint.MaxValue, Data);

@@ -1,0 +1,79 @@
+namespace ImgKit.Machine.Devices.Storage;
+
+/// <summary>A drive that <c>-device ide-hd</c> or <c>ide-cd</c> plugs into a channel of the board; the channel keeps its state.</summary>
+public sealed class IdeDriveDevice : Device
+{
+    private static readonly DeviceProperty[] Properties =
+    [
+        new("drive", "str", "Node name or ID of a block device to use as a backend"),
+        new("bus", "str", "ide.0 or ide.1"),
+        new("unit", "uint32", "0 master, 1 slave"),
+        new("serial", "str", "serial number"),
+        new("bootindex", "int32", "place in the boot order"),
+    ];
+
+    private readonly bool _isCdRom;
+
+    private IdeDriveDevice(bool isCdRom) => _isCdRom = isCdRom;
+
+    /// <summary>The catalogue's entry for hard disks.</summary>
+    public static DeviceType HardDisk { get; } = new("ide-hd", DeviceBus.Ide, "Storage", "virtual IDE disk", Properties, p => Plug(p, false));
+
+    /// <summary>The catalogue's entry for CD-ROMs.</summary>
+    public static DeviceType CdRom { get; } = new("ide-cd", DeviceBus.Ide, "Storage", "virtual IDE CD-ROM", Properties, p => Plug(p, true));
+
+    /// <inheritdoc/>
+    public override string TypeName => _isCdRom ? "ide-cd" : "ide-hd";
+
+    private static IdeDriveDevice Plug(DevicePlug plug, bool isCdRom)
+    {
+        var source = isCdRom && plug.Options.Text("drive") == null ? null : plug.Drive();
+        int bus = plug.Options.Text("bus") switch
+        {
+            null => -1,
+            "ide.0" => 0,
+            "ide.1" => 1,
+            var other => throw new MachineException($"Bus '{other}' not found"),
+        };
+        int unit = (int)plug.Options.Number("unit", uint.MaxValue);
+        if (unit > 1)
+            throw new MachineException("Can't create IDE unit " + unit + ", bus supports only 2 units");
+        var channels = plug.Machine.IdeChannels;
+        for (int i = 0; i < 4; i++)
+            if ((bus < 0 || bus == i >> 1) && (unit < 0 || unit == (i & 1)) && channels[i >> 1].Units[i & 1] == null)
+            {
+                var drive = new Drive
+                {
+                    Name = source?.Name ?? $"ide{i >> 1}-cd{i & 1}",
+                    Media = source?.Media,
+                    FileName = source?.FileName ?? "",
+                    IsCdRom = isCdRom,
+                    IsRemovable = isCdRom,
+                    IsReadOnly = isCdRom || source!.IsReadOnly,
+                    Serial = plug.Options.Text("serial") ?? source?.Serial,
+                    OnReadError = source?.OnReadError ?? ErrorPolicy.Report,
+                    OnWriteError = source?.OnWriteError ?? ErrorPolicy.StopOnNoSpace,
+                    Discard = source?.Discard ?? false,
+                    AttachedTo = plug.Options.Text("id") ?? $"ide{i >> 1}-{i & 1}",
+                };
+                plug.Machine.ReplaceDrive(source, drive);
+                channels[i >> 1].Attach(i & 1, drive);
+                if (plug.Options.Text("bootindex") != null)
+                    plug.Machine.BootEntries.Add(((int)plug.Options.Number("bootindex", 0), $"/pci@i0cf8/ide@1,1/drive@{i >> 1}/disk@{i & 1}"));
+                return new IdeDriveDevice(isCdRom);
+            }
+        throw new MachineException(bus >= 0 && unit >= 0 ? $"IDE unit {unit} is in use" : "no free IDE unit");
+    }
+
+    /// <inheritdoc/>
+    public override void Reset()
+    {
+        // the channel resets its drives
+    }
+
+    /// <inheritdoc/>
+    public override void Describe(StateVisitor state)
+    {
+        // the channel keeps the state of its drives
+    }
+}

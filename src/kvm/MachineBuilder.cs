@@ -1,0 +1,350 @@
+using System.Globalization;
+using System.Text;
+using ImgKit.Block;
+using ImgKit.CommandLine;
+using ImgKit.Cpu;
+using ImgKit.Cpu.Kvm;
+using ImgKit.Cpu.Models;
+using ImgKit.Cpu.Translator;
+using ImgKit.Machine;
+using ImgKit.Machine.CharDevices;
+using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Monitors;
+
+namespace ImgKit.Programs.Kvm;
+
+/// <summary>Makes the machine that the settings describe.</summary>
+internal sealed class MachineBuilder : IDisposable
+{
+    private static readonly string[] FirmwareFolders =
+        ["/usr/share/seabios", "/usr/share/qemu", "/usr/share/qemu-kvm", "/usr/share/vgabios", "/usr/local/share/qemu", "/usr/lib/ipxe/qemu"];
+
+    private readonly Settings _settings;
+    private readonly Lock _lock = new();
+    private readonly EventLoop _loop;
+    private readonly CharDeviceFactory _chars;
+    private readonly List<(CharDevice Device, bool IsQmp, bool Pretty)> _monitors = [];
+    private readonly Dictionary<string, Drive> _named = [];
+    private readonly List<Drive> _drives = [];
+    private Pc? _pc;
+
+    internal MachineBuilder(Settings settings)
+    {
+        _settings = settings;
+        _loop = new EventLoop(_lock);
+        _chars = new CharDeviceFactory(_loop, Program.Say) { Quit = () => _pc?.Quit(0), KeepSignals = !settings.NoGraphic };
+    }
+
+    /// <summary>Builds. Everything that can be wrong is found here, before anything runs.</summary>
+    internal Pc Build()
+    {
+        var s = _settings;
+        if (s.Machine == "isapc" && s.Memory > 3UL << 30)
+            throw new MachineException("isapc has at most 3 GiB of RAM");
+        if (s.Display is not (null or "none"))
+            throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
+        var accelerator = ChooseAccelerator(out bool useKvm);
+        var model = CpuModel.Parse(s.Cpu ?? (useKvm ? "host" : "qemu64"), Topology());
+        var opener = new DriveOpener(new ImageOpener { Warn = Program.Warn });
+        var placed = OpenDrives(opener);
+        foreach (string text in s.CharDevices)
+            _chars.AddNamed(OptionList.Parse(text, "backend"));
+
+        byte[]? kernel = s.Kernel == null ? null : ReadFile(s.Kernel, "could not load kernel");
+        var options = new PcOptions
+        {
+            MachineLock = _lock,
+            Loop = _loop,
+            MemorySize = s.Memory,
+            Processors = s.Processors,
+            Engine = map => useKvm ? MakeKvm(map, accelerator, s) : new TranslatorEngine(map, model),
+            HasPci = s.Machine == "pc",
+            HasAcpi = s.Acpi && s.Machine == "pc",
+            HasHpet = s.Hpet && s.Machine == "pc",
+            Firmware = kernel == null ? FindFirmware() : null,
+            Kernel = kernel,
+            CommandLine = s.CommandLine,
+            BootOrder = s.BootOrder,
+            BootOnce = s.BootOnce,
+            BootMenu = s.BootMenu,
+            BootMenuWait = s.BootMenuWait,
+            BootRetry = s.BootRetry,
+            DebugConsole = s.DebugConsole == null ? null : _chars.Make(s.DebugConsole, "debugcon"),
+            Date = StartDate(s.RtcBase),
+            Uuid = s.Uuid,
+            Name = s.Name,
+            NoReboot = s.NoReboot,
+            NoShutdown = s.NoShutdown,
+            StartStopped = s.StartStopped,
+        };
+        LoadRamDisks(options);
+        AddPorts(options);
+        foreach (string text in s.FirmwareConfig)
+            AddFirmwareFile(options, text);
+        foreach (var p in placed)
+        {
+            if (p.Interface == DriveOpener.Interface.Ide)
+                options.IdeDrives[p.Index < 4 ? p.Index : throw new MachineException($"drive index {p.Index}: there are four IDE drives")] = p.Drive;
+            else if (p.Interface == DriveOpener.Interface.Floppy)
+                options.Floppies[p.Index < 2 ? p.Index : throw new MachineException($"drive index {p.Index}: there are two floppy drives")] = p.Drive;
+        }
+        // As the peer has it: a CD-ROM drive without a medium, unless the place is taken.
+        if (!s.NoDefaults && options.IdeDrives[2] == null)
+            options.IdeDrives[2] = new Drive { Name = "ide1-cd0", IsCdRom = true, IsRemovable = true, IsReadOnly = true };
+
+        _pc = new Pc(options) { Report = Program.Say };
+        foreach (var p in placed)
+            _drives.Add(p.Drive);
+        for (int i = 0; i < 4; i++)
+            if (options.IdeDrives[i] is { } d)
+            {
+                d.AttachedTo = $"/machine/unattached/ide{i >> 1}-{i & 1}";
+                _pc.AddDrive(d);
+            }
+        for (int i = 0; i < 2; i++)
+            if (options.Floppies[i] is { } f)
+                _pc.AddDrive(f);
+        AddDevices(placed);
+        foreach (var (device, qmp, pretty) in _monitors)
+            _ = qmp ? (object)new QmpMonitor(_pc, device, pretty) : new HumanMonitor(_pc, device);
+        _pc.MediaOpener = opener;
+        _pc.CharDeviceNames = () => _chars.All.Select(c => c.Description);
+        return _pc;
+    }
+
+    private CpuTopology Topology()
+    {
+        var s = _settings;
+        int threads = Math.Max(1, s.Threads), cores = s.Cores, sockets = s.Sockets;
+        if (cores == 0)
+            cores = Math.Max(1, s.Processors / (Math.Max(1, sockets) * threads));
+        if (sockets == 0)
+            sockets = (s.Processors + cores * threads - 1) / (cores * threads);
+        return new CpuTopology(sockets, cores, threads);
+    }
+
+    private Accelerator ChooseAccelerator(out bool useKvm)
+    {
+        if (!Accelerator.TryParse(_settings.Accelerator ?? "auto", out var accelerator, out string error))
+            throw new MachineException(error);
+        if (accelerator!.Check)
+        {
+            var host = KvmHost.Probe();
+            throw new Options.HelpRequested(host.Describe());
+        }
+        var choice = accelerator.Choose();
+        if (choice.Notice != null)
+            Program.Say(choice.Notice);
+        useKvm = choice.UseKvm;
+        return accelerator;
+    }
+
+    private static KvmVm MakeKvm(PhysicalMemoryMap map, Accelerator accelerator, Settings s) => new(map, new KvmOptions
+    {
+        InterruptControllers = accelerator.InterruptControllers,
+        ProcessorCount = s.Processors,
+    });
+
+    private byte[] FindFirmware()
+    {
+        string[] names = _settings.Firmware != null ? [_settings.Firmware] : ["bios-256k.bin", "bios.bin"];
+        foreach (string name in names)
+        {
+            if (_settings.Firmware != null && File.Exists(name))
+                return ReadFile(name, "could not load PC BIOS");
+            foreach (string folder in _settings.Folders.Concat(FirmwareFolders))
+                if (File.Exists(Path.Combine(folder, name)))
+                    return ReadFile(Path.Combine(folder, name), "could not load PC BIOS");
+        }
+        throw new MachineException(_settings.Firmware != null ? $"could not load PC BIOS '{_settings.Firmware}'"
+            : "could not load PC BIOS 'bios-256k.bin': install the package seabios, or name a folder with -L");
+    }
+
+    private static byte[] ReadFile(string path, string what)
+    {
+        try
+        {
+            return File.ReadAllBytes(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new MachineException($"{what} '{path}': {e.Message}");
+        }
+    }
+
+    private void LoadRamDisks(PcOptions options)
+    {
+        if (_settings.InitialRamDisk == null)
+            return;
+        if (options.Kernel == null)
+            throw new MachineException("-initrd only allowed with -kernel option");
+        // Multiboot modules are separated by commas, each with its arguments; a single file may have a comma in its name.
+        string text = _settings.InitialRamDisk;
+        if (File.Exists(text))
+        {
+            options.InitialRamDisks.Add((ReadFile(text, "could not load initrd"), text));
+            return;
+        }
+        foreach (string module in text.Split(','))
+            options.InitialRamDisks.Add((ReadFile(module.Split(' ')[0], "could not load initrd"), module));
+    }
+
+    private void AddPorts(PcOptions options)
+    {
+        var s = _settings;
+        void Monitor(CharDevice device) => _monitors.Add((device, false, false));
+        if (s.NoGraphic && s.Serials.Count == 0 && !s.NoDefaults)
+            options.SerialPorts.Add(_chars.Make(s.MonitorGiven ? "stdio" : "mon:stdio", "serial0", Monitor));
+        else if (s.Serials.Count == 0 && !s.NoDefaults)
+            options.SerialPorts.Add(_chars.Make("vc", "serial0"));
+        if (s.Serials.Count > 4)
+            throw new MachineException("Too many serial ports: there are four");
+        for (int i = 0; i < s.Serials.Count; i++)
+            options.SerialPorts.Add(s.Serials[i] == "none" ? null : _chars.Make(s.Serials[i], $"serial{i}", Monitor));
+        if (s.Parallels.Count > 3)
+            throw new MachineException("Too many parallel ports: there are three");
+        for (int i = 0; i < s.Parallels.Count; i++)
+            options.ParallelPorts.Add(s.Parallels[i] == "none" ? null : _chars.Make(s.Parallels[i], $"parallel{i}", Monitor));
+        if (s.Parallels.Count == 0 && !s.NoDefaults)
+            options.ParallelPorts.Add(_chars.Make("vc", "parallel0"));
+        foreach (var m in s.Monitors)
+            _monitors.Add((_chars.Make(m.Device, "monitor"), m.IsQmp, m.Pretty));
+    }
+
+    private static void AddFirmwareFile(PcOptions options, string text)
+    {
+        var values = OptionList.Parse(text, "name");
+        string name = values.Find(v => v.Key == "name").Value ?? throw new MachineException("-fw_cfg: name is missing");
+        string? file = values.Find(v => v.Key == "file").Value, content = values.Find(v => v.Key == "string").Value;
+        if ((file == null) == (content == null))
+            throw new MachineException("-fw_cfg: either file or string must be given");
+        options.FirmwareFiles[name] = file != null ? ReadFile(file, "can't load") : Encoding.UTF8.GetBytes(content!);
+    }
+
+    private static DateTime StartDate(string text)
+    {
+        switch (text)
+        {
+            case "utc":
+                return DateTime.UtcNow;
+            case "localtime":
+                return DateTime.SpecifyKind(DateTime.Now, DateTimeKind.Utc);
+            default:
+                string[] forms = ["yyyy-MM-dd", "yyyy-MM-dd'T'HH:mm:ss"];
+                return DateTime.TryParseExact(text, forms, CultureInfo.InvariantCulture,
+                    DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var date) ? date
+                    : throw new MachineException("invalid datetime format. Valid formats: 'utc', 'localtime', 'YYYY-MM-DD' and 'YYYY-MM-DDTHH:MM:SS'");
+        }
+    }
+
+    private List<DriveOpener.Placed> OpenDrives(DriveOpener opener)
+    {
+        foreach (string text in _settings.BlockDevices)
+        {
+            var values = text.StartsWith('{') ? BlockJson.Parse(text) : OptionList.Parse(text, "driver");
+            string node = values.Find(v => v.Key == "node-name").Value ?? throw new MachineException("'node-name' must be specified for the root node");
+            var options = new BlockOptions();
+            foreach (var (key, value) in values)
+                options.Set(key, value);
+            bool unmap = values.Exists(v => v.Key == "discard" && v.Value is "unmap" or "on");
+            var device = opener.OpenImage("", null, new OpenSettings { Unmap = unmap }, options, false);
+            Name(node, new Drive { Name = node, Media = device, FileName = device.FileName, IsReadOnly = device.IsReadOnly, Discard = unmap });
+        }
+        var placed = new List<DriveOpener.Placed>();
+        // Those that say where they go come first, so that the others do not take their place.
+        foreach (var spec in _settings.Drives.OrderBy(d => d.Values.Exists(v => v.Key is "index" or "unit" or "bus") ? 0 : 1))
+        {
+            var p = opener.Open(spec.Values, _settings.Snapshot);
+            placed.Add(p);
+            if (p.Id != null || p.Interface == DriveOpener.Interface.None)
+                Name(p.Drive.Name, p.Drive);
+        }
+        return placed;
+    }
+
+    private void Name(string name, Drive drive)
+    {
+        if (!_named.TryAdd(name, drive))
+            throw new MachineException($"Duplicate ID '{name}' for drive");
+        _drives.Add(drive);
+    }
+
+    private void AddDevices(List<DriveOpener.Placed> placed)
+    {
+        Drive Find(string id) => _named.TryGetValue(id, out var d) ? d : throw new MachineException($"Property can't find value '{id}'");
+        if (_settings is { NoDefaults: false, Vga: "std" } && _settings.Machine == "pc" && DeviceCatalogue.Find("VGA") is { } vga)
+            _pc!.AddDevice(vga, new Dictionary<string, string>());
+        foreach (var p in placed)
+        {
+            string? type = p.Interface switch
+            {
+                DriveOpener.Interface.Virtio => "virtio-blk-pci",
+                DriveOpener.Interface.Scsi => p.Drive.IsCdRom ? "scsi-cd" : "scsi-hd",
+                _ => null,
+            };
+            if (type == null)
+            {
+                if (p.Interface == DriveOpener.Interface.None)
+                    _pc!.AddDrive(p.Drive);
+                continue;
+            }
+            _named[p.Drive.Name] = p.Drive;
+            _pc!.AddDrive(p.Drive);
+            if (p.Interface == DriveOpener.Interface.Scsi && !_pc.Devices.Any(d => d.TypeName == "lsi53c895a"))
+                _pc.AddDevice(Type("lsi53c895a"), new Dictionary<string, string>());
+            _pc.AddDevice(Type(type), new Dictionary<string, string> { ["drive"] = p.Drive.Name }, Find, _chars.Named);
+        }
+        foreach (string text in _settings.Devices)
+        {
+            var values = OptionList.Parse(text, "driver");
+            var type = Type(values[0].Value);
+            var known = type.Properties.Select(p => p.Name).Concat(["driver", "id", "bus", "addr", "bootindex"]).ToHashSet();
+            foreach (var (key, _) in values)
+                if (!known.Contains(key))
+                    throw new MachineException($"Property '{type.Name}.{key}' not found");
+            var properties = new Dictionary<string, string>();
+            foreach (var (key, value) in values)
+                properties[key] = value;
+            try
+            {
+                _pc!.AddDevice(type, properties, Find, _chars.Named);
+            }
+            catch (MachineException e)
+            {
+                throw new MachineException($"-device {text}: {e.Message}", e);
+            }
+        }
+    }
+
+    private static DeviceType Type(string name) =>
+        DeviceCatalogue.Find(name) ?? throw new MachineException($"-device {name}: '{name}' is not a valid device model name");
+
+    /// <summary>Begins input and output of character devices.</summary>
+    internal void Start()
+    {
+        lock (_lock)
+            _chars.Start();
+    }
+
+    /// <summary>Closes what the machine used: images last, so that what the guest wrote is in them.</summary>
+    public void Dispose()
+    {
+        _pc?.Dispose();
+        var seen = new HashSet<BlockDevice>();
+        foreach (var drive in _drives.Concat(_pc?.Drives ?? []))
+            if (drive.Media is { } media && seen.Add(media))
+            {
+                try
+                {
+                    if (!media.IsReadOnly)
+                        media.Flush();
+                }
+                catch (Exception e) when (e is ImageException or IOException)
+                {
+                    Program.Say($"{drive.Name}: {e.Message}");
+                }
+                media.Dispose();
+            }
+        _chars.Dispose();
+    }
+}

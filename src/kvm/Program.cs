@@ -1,0 +1,98 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+using ImgKit.Block;
+using ImgKit.CommandLine;
+using ImgKit.Cpu.Kvm;
+using ImgKit.Cpu.Models;
+using ImgKit.Host;
+using ImgKit.Machine;
+
+namespace ImgKit.Programs.Kvm;
+
+/// <summary><c>kvm</c>: a PC, with the command line of qemu-system-x86_64.</summary>
+internal static class Program
+{
+    private static int Main(string[] args)
+    {
+        try
+        {
+            return Run(args);
+        }
+        catch (Options.HelpRequested help)
+        {
+            OutputWriter.Out.Write(help.Text);
+            OutputWriter.Out.Flush();
+            return 0;
+        }
+        catch (Exception e) when (e is UsageException or MachineException or ImageException or IOException or KvmException or CpuModelException
+            or UnauthorizedAccessException or PlatformNotSupportedException or OutOfMemoryException)
+        {
+            Say(e.Message);
+            return 1;
+        }
+    }
+
+    /// <summary>A line for the user, with the program's name in front.</summary>
+    internal static void Say(string message)
+    {
+        OutputWriter.Error.WriteLine($"{ProgramName.Base}: {message}");
+        OutputWriter.Error.Flush();
+    }
+
+    /// <summary>A warning.</summary>
+    internal static void Warn(string message) => Say("warning: " + message);
+
+    private static int Run(string[] args)
+    {
+        var settings = Options.Parse(args);
+        if (settings.Daemonize && !Daemon.IsChild)
+            return Daemon.Start(args);
+        using var builder = new MachineBuilder(settings);
+        var pc = builder.Build();
+        Log(settings, pc);
+        WritePidFile(settings);
+        using var term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Ask(c, pc));
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Ask(c, pc));
+        using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, c => Ask(c, pc));
+        try
+        {
+            Daemon.Ready();
+            builder.Start();
+            return pc.RunUntilExit();
+        }
+        finally
+        {
+            if (settings.PidFile != null)
+                File.Delete(settings.PidFile);
+        }
+    }
+
+    private static void Ask(PosixSignalContext context, Pc pc)
+    {
+        context.Cancel = true;
+        pc.Quit(0, "host-signal");
+    }
+
+    private static void WritePidFile(Settings settings)
+    {
+        if (settings.PidFile == null)
+            return;
+        try
+        {
+            File.WriteAllText(settings.PidFile, Environment.ProcessId.ToString(CultureInfo.InvariantCulture) + "\n");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new MachineException($"cannot create PID file: {e.Message}", e);
+        }
+    }
+
+    private static void Log(Settings settings, Pc pc)
+    {
+        if (settings.LogFile == null)
+            return;
+        int fd = settings.LogFile == "-" ? 2 : Descriptors.Create(settings.LogFile);
+        pc.EventRaised += e => Descriptors.WriteAll(fd, System.Text.Encoding.UTF8.GetBytes(
+            $"{DateTime.UtcNow:HH:mm:ss.fff} {e.Name}{string.Concat(e.Data.Select(d => $" {d.Name}={d.Value}"))}\n"));
+    }
+}
