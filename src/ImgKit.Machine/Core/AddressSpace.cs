@@ -85,11 +85,13 @@ public sealed class AddressSpace(PhysicalMemoryMap map)
         ulong from = 0;
         foreach (ulong to in bounds)
         {
+            if (to == from)
+                continue;
             MappedRange? top = null;
             foreach (var r in present)
                 if (r.Start <= from && to <= r.Start + r.Length && (top == null || r.Priority >= top.Priority))
                     top = r;
-            if (top != null && top.Host != 0 && to > from)
+            if (top != null && top.Host != 0)
             {
                 ulong offset = from - top.Start;
                 if (previous == top && flat[^1].End == from)
