@@ -15,6 +15,10 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Protocols.Nbd.NbdProtocol.Driver,
         Filters.Blkdebug.BlkdebugFilter.Driver,
         Filters.CopyOnReadDevice.Driver,
+        Filters.ThrottleDevice.Driver,
+        Filters.BlkverifyDevice.Driver,
+        Filters.WriteLogDevice.Driver,
+        Filters.CompressDevice.Driver,
         Protocols.Null.NullProtocol.Coroutine,
         Protocols.Null.NullProtocol.Aio,
     ]);
