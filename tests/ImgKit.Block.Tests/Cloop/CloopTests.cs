@@ -84,7 +84,7 @@ public sealed class CloopTests
     public void Every_layout_is_found_and_read(string layout, string compressor)
     {
         using var folder = new TestData.Folder();
-        byte[] data = TestData.Mixed(1_234_567, 4);
+        byte[] data = TestData.Mixed(634_567, 4);
         // Blocks that occur again, next to each other and apart.
         data.AsSpan(32768, 16384).CopyTo(data.AsSpan(49152));
         data.AsSpan(32768, 16384).CopyTo(data.AsSpan(163840));
@@ -248,7 +248,7 @@ public sealed class CloopTests
             Peer.Run("python3", Path.Combine(AppContext.BaseDirectory, "Cloop/make_cloop.py"), layout, layout.StartsWith('4') ? "mix" : "zlib", "4096",
                 folder.File("raw"), file);
             byte[] good = File.ReadAllBytes(file);
-            for (int i = 0; i < 150; i++)
+            for (int i = 0; i < 80; i++)
             {
                 byte[] bad = (byte[])good.Clone();
                 for (int k = random.Next(1, 4); k > 0; k--)
@@ -273,6 +273,6 @@ public sealed class CloopTests
                 }
             }
         }
-        Assert.True(errors > 300, $"{errors} errors");
+        Assert.True(errors > 150, $"{errors} errors");
     }
 }

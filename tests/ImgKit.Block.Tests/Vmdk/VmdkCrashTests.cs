@@ -66,7 +66,7 @@ public sealed class VmdkCrashTests
         }
         var log = device.Log;
         var choice = new Random(seed + 100);
-        for (int round = 0; round < 250; round++)
+        for (int round = 0; round < 120; round++)
         {
             int end = choice.Next(log.Count + 1);
             int mode = round % 3;

@@ -5,7 +5,7 @@ namespace ImgKit.Block.Tests.Vmdk;
 /// <summary>What damage does: an error of one line, or a repair; never a crash, a hang, or other content without a word.</summary>
 public sealed class VmdkDamageTests
 {
-    private const int Size = 5 << 20;
+    private const int Size = 2 << 20;
 
     private static (string File, byte[] Data) Make(TestData.Folder folder, string options = "")
     {
@@ -141,7 +141,7 @@ public sealed class VmdkDamageTests
         int metadata = options == "footer" ? 512 : 128 * 512;
         var random = new Random(5);
         int errors = 0;
-        for (int i = 0; i < 250; i++)
+        for (int i = 0; i < 120; i++)
         {
             byte[] bad = (byte[])good.Clone();
             for (int k = random.Next(1, 5); k > 0; k--)
@@ -177,7 +177,7 @@ public sealed class VmdkDamageTests
                 Assert.DoesNotContain('\n', e.Message);
             }
         }
-        Assert.True(errors > 50, $"{errors} errors");
+        Assert.True(errors > 25, $"{errors} errors");
         Assert.NotEmpty(data);
     }
 

@@ -8,7 +8,7 @@ namespace ImgKit.Block.Formats.Vmdk;
 /// </summary>
 internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBackedImage, IImageDetails, ICheckableImage, IEmptyableImage
 {
-    internal const int DefaultCompressionLevel = 3;
+    internal const int DefaultCompressionLevel = 4;
 
     private readonly BlockDevice _file;
     private readonly OpenContext _context;
