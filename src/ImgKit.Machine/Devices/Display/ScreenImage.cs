@@ -1,72 +1,115 @@
 using System.Buffers.Binary;
-using System.IO.Compression;
+using System.Globalization;
 using System.Text;
+using ImgKit.Host.Compression;
 
 namespace ImgKit.Machine.Devices.Display;
 
-/// <summary>A device with a screen.</summary>
-public interface IScreenSource
+/// <summary>What a screen shows: pixels 0x00RRGGBB, row by row without gaps.</summary>
+public sealed class ScreenImage
 {
-    /// <summary>The screen as it is now. Under the machine lock.</summary>
-    ScreenImage Capture();
-}
+    /// <summary>Pixels across.</summary>
+    public int Width { get; private set; }
 
-/// <summary>A picture of a screen.</summary>
-/// <param name="Width">pixels.</param>
-/// <param name="Height">pixels.</param>
-/// <param name="Pixels">rows from the top, pixels from the left: red, green, blue; 3 bytes each.</param>
-public sealed record ScreenImage(int Width, int Height, byte[] Pixels)
-{
-    /// <summary>As a portable pixmap (P6).</summary>
-    public byte[] ToPpm() => [.. Encoding.ASCII.GetBytes($"P6\n{Width} {Height}\n255\n"), .. Pixels];
+    /// <summary>Rows.</summary>
+    public int Height { get; private set; }
 
-    /// <summary>As a PNG (ISO 15948): 8 bits a sample, RGB.</summary>
+    /// <summary>The pixels; only the first <see cref="Width"/> * <see cref="Height"/> count.</summary>
+    public uint[] Pixels { get; private set; } = [];
+
+    /// <summary>A row.</summary>
+    public Span<uint> Row(int y) => Pixels.AsSpan(y * Width, Width);
+
+    /// <summary>Changes the size; the content is undefined afterwards. False when it has that size already.</summary>
+    internal bool Resize(int width, int height)
+    {
+        if (width == Width && height == Height)
+            return false;
+        (Width, Height) = (width, height);
+        if (Pixels.Length < width * height)
+            Pixels = new uint[width * height];
+        return true;
+    }
+
+    /// <summary>Writes it as a portable pixmap (P6).</summary>
+    public void WritePpm(Stream to)
+    {
+        to.Write(Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"P6\n{Width} {Height}\n255\n")));
+        byte[] line = new byte[3 * Width];
+        for (int y = 0; y < Height; y++)
+        {
+            Rgb(Row(y), line);
+            to.Write(line);
+        }
+    }
+
+    /// <summary>The file that <see cref="WritePpm"/> writes.</summary>
+    public byte[] ToPpm()
+    {
+        var file = new MemoryStream();
+        WritePpm(file);
+        return file.ToArray();
+    }
+
+    /// <summary>The file that <see cref="WritePng"/> writes.</summary>
     public byte[] ToPng()
     {
-        var png = new MemoryStream();
-        png.Write([0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]);
-        var header = new byte[13];
+        var file = new MemoryStream();
+        WritePng(file);
+        return file.ToArray();
+    }
+
+    private static void Rgb(ReadOnlySpan<uint> row, Span<byte> to)
+    {
+        for (int x = 0; x < row.Length; x++)
+        {
+            uint p = row[x];
+            to[3 * x] = (byte)(p >> 16);
+            to[3 * x + 1] = (byte)(p >> 8);
+            to[3 * x + 2] = (byte)p;
+        }
+    }
+
+    /// <summary>Writes it as PNG, 8 bits a channel (W3C PNG specification, second edition).</summary>
+    public void WritePng(Stream to)
+    {
+        to.Write([0x89, (byte)'P', (byte)'N', (byte)'G', 13, 10, 26, 10]);
+        byte[] header = new byte[13];
         BinaryPrimitives.WriteInt32BigEndian(header, Width);
         BinaryPrimitives.WriteInt32BigEndian(header.AsSpan(4), Height);
-        header[8] = 8;
-        header[9] = 2;
-        Chunk(png, "IHDR"u8, header);
-        var data = new MemoryStream();
-        using (var zlib = new ZLibStream(data, CompressionLevel.Fastest, true))
-            for (int y = 0; y < Height; y++)
-            {
-                zlib.WriteByte(0);      // no filter
-                zlib.Write(Pixels, y * Width * 3, Width * 3);
-            }
-        Chunk(png, "IDAT"u8, data.ToArray());
-        Chunk(png, "IEND"u8, []);
-        return png.ToArray();
+        header[8] = 8; // bits
+        header[9] = 2; // red, green, blue
+        Chunk(to, "IHDR"u8, header);
+        int stride = 1 + 3 * Width; // filter 0, then the row
+        byte[] rows = new byte[stride * Height];
+        for (int y = 0; y < Height; y++)
+            Rgb(Row(y), rows.AsSpan(y * stride + 1, 3 * Width));
+        byte[] packed = new byte[Deflate.MaxCompressedLength(rows.Length)];
+        int length = Deflate.ForLevel(1).Compress(DeflateContainer.Zlib, rows, packed);
+        Chunk(to, "IDAT"u8, packed.AsSpan(0, length));
+        Chunk(to, "IEND"u8, []);
     }
 
-    private static void Chunk(MemoryStream png, ReadOnlySpan<byte> type, byte[] content)
+    private static void Chunk(Stream to, ReadOnlySpan<byte> name, ReadOnlySpan<byte> data)
     {
-        Span<byte> number = stackalloc byte[4];
-        BinaryPrimitives.WriteInt32BigEndian(number, content.Length);
-        png.Write(number);
-        png.Write(type);
-        png.Write(content);
-        BinaryPrimitives.WriteUInt32BigEndian(number, Crc(type, content));
-        png.Write(number);
+        Span<byte> word = stackalloc byte[4];
+        BinaryPrimitives.WriteInt32BigEndian(word, data.Length);
+        to.Write(word);
+        to.Write(name);
+        to.Write(data);
+        uint crc = Crc(Crc(uint.MaxValue, name), data) ^ uint.MaxValue;
+        BinaryPrimitives.WriteUInt32BigEndian(word, crc);
+        to.Write(word);
     }
 
-    private static uint Crc(ReadOnlySpan<byte> type, byte[] content)
+    private static uint Crc(uint crc, ReadOnlySpan<byte> data)
     {
-        uint crc = uint.MaxValue;
-        void Take(byte b)
+        foreach (byte b in data)
         {
             crc ^= b;
             for (int i = 0; i < 8; i++)
                 crc = (crc & 1) != 0 ? crc >> 1 ^ 0xEDB88320 : crc >> 1;
         }
-        foreach (byte b in type)
-            Take(b);
-        foreach (byte b in content)
-            Take(b);
-        return ~crc;
+        return crc;
     }
 }
