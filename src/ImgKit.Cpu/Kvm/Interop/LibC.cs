@@ -11,37 +11,37 @@ internal static unsafe partial class LibC
     public const int EACCES = 13;
     public const int ENODEV = 19;
 
-    [LibraryImport("libc", SetLastError = true)]
+    [LibraryImport("libc.so.6", SetLastError = true)]
     public static partial int ioctl(int fd, nuint request, void* argument);
 
-    [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
+    [LibraryImport("libc.so.6", EntryPoint = "ioctl", SetLastError = true)]
     public static partial int ioctl(int fd, nuint request, nuint argument);
 
-    [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    [LibraryImport("libc.so.6", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     public static partial int open(string path, int flags, int mode);
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     public static partial int close(int fd);
 
-    [LibraryImport("libc", SetLastError = true)]
+    [LibraryImport("libc.so.6", SetLastError = true)]
     public static partial void* mmap(void* address, nuint length, int protection, int flags, int fd, nint offset);
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     public static partial int munmap(void* address, nuint length);
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     public static partial int gettid();
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     public static partial int getpid();
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     public static partial int tgkill(int process, int thread, int signal);
 
-    [LibraryImport("libc", SetLastError = true)]
+    [LibraryImport("libc.so.6", SetLastError = true)]
     public static partial int sigaction(int signal, void* action, void* old);
 
-    [LibraryImport("libc")]
+    [LibraryImport("libc.so.6")]
     public static partial nint strerror(int error);
 
     /// <summary>errno of the last call, and its text.</summary>
