@@ -2,7 +2,16 @@
 # Functions that make and run a machine with a working /dev/kvm: qemu-system-x86_64 under TCG (which emulates AMD-V) with the kernel of
 # Debian's cloud images and kvm-amd. Sourced, with $rig set to a folder to keep things in.
 
-# Sets $kernel and $modules; downloads and unpacks the package once. Its name changes with security updates: ask apt.
+# rig_package NAME: downloads and unpacks a Debian package into $rig/NAME, once.
+rig_package() {
+  [ -d "$rig/$1" ] && return
+  mkdir -p "$rig/unpacking"
+  (cd "$rig/unpacking" && apt-get download -q "$1" >/dev/null 2>&1 && dpkg -x "$1"_*.deb . && rm "$1"_*.deb) \
+    || { echo "kvm-rig: cannot get the package $1" >&2; return 1; }
+  mv "$rig/unpacking" "$rig/$1"
+}
+
+# Sets $kernel and $modules. The package's name changes with security updates: ask apt.
 rig_kernel() {
   mkdir -p "$rig"
   local name
@@ -10,7 +19,7 @@ rig_kernel() {
   if [ -z "$name" ]; then
     name=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
     [ -n "$name" ] || { echo "kvm-rig: apt knows no linux-image-cloud-amd64" >&2; return 1; }
-    (cd "$rig" && apt-get download -q "$name" >/dev/null 2>&1 && dpkg -x "$name"_*.deb unpacking && rm "$name"_*.deb && mv unpacking "$name")
+    rig_package "$name"
   fi
   kernel=$(echo "$rig/$name"/boot/vmlinuz-*)
   modules=$(echo "$rig/$name"/lib/modules/*/kernel)
@@ -22,9 +31,9 @@ rig_initramfs() {
   local out=$1 program=$2 root f
   shift 2
   root=$(mktemp -d)
-  mkdir -p "$root"/{bin,proc,sys,dev,tmp,mod,data,lib64,lib/x86_64-linux-gnu}
+  mkdir -p "$root"/{bin,proc,sys,dev,tmp,var/tmp,mod,data,lib64,lib/x86_64-linux-gnu}
   cp /bin/busybox "$root/bin/"
-  for f in sh mount insmod echo cat poweroff sleep ls mkdir grep time head tail kill dmesg; do ln -s busybox "$root/bin/$f"; done
+  for f in sh mount insmod echo cat poweroff sleep ls mkdir grep time head tail kill dmesg timeout md5sum tr cp sed cut rm; do ln -s busybox "$root/bin/$f"; done
   cp "$modules/virt/lib/irqbypass.ko" "$modules/arch/x86/kvm/kvm.ko" "$modules/arch/x86/kvm/kvm-amd.ko" "$root/mod/"
   cp "$program" "$root/bin/"
   cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
@@ -36,6 +45,40 @@ rig_initramfs() {
     cat
     echo 'poweroff -f'
   } >"$root/init"
+  chmod +x "$root/init"
+  (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out"
+  rm -r "$root"
+}
+
+# rig_guest OUT: the initramfs of the guest inside: loads the drivers of its disks, tells what it sees, powers off.
+rig_guest() {
+  local out=$1 root f
+  root=$(mktemp -d)
+  mkdir -p "$root"/{bin,proc,sys,dev,mod}
+  cp /bin/busybox "$root/bin/"
+  for f in sh mount insmod echo cat poweroff dd md5sum ls grep sed cut wc sleep usleep; do ln -s busybox "$root/bin/$f"; done
+  for f in drivers/virtio/{virtio_ring,virtio,virtio_pci_modern_dev,virtio_pci_legacy_dev,virtio_pci} drivers/block/virtio_blk \
+    drivers/char/hw_random/virtio-rng drivers/scsi/scsi_common drivers/scsi/scsi_mod drivers/scsi/sd_mod drivers/ata/libata drivers/ata/ata_piix; do
+    cp "$modules/$f.ko" "$root/mod/" 2>/dev/null || true
+  done
+  cat >"$root/init" <<'INIT'
+#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk virtio-rng \
+  scsi_common scsi_mod sd_mod libata ata_piix; do
+  [ -f /mod/$m.ko ] && insmod /mod/$m.ko
+done
+for i in 1 2 3 4 5 6 7 8 9 10; do grep -q 'vda\|sda' /proc/partitions && break; usleep 100000 2>/dev/null || sleep 1; done
+echo "GUEST-CPUS $(grep -c ^processor /proc/cpuinfo) clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+for b in vda sda; do
+  [ -b /dev/$b ] || continue
+  echo "GUEST-MD5 $b $(dd if=/dev/$b bs=64k count=16 2>/dev/null | md5sum | cut -d' ' -f1)"
+  dd if=/dev/$b of=/dev/$b bs=4096 count=4 seek=512 2>/dev/null
+done
+[ -c /dev/hwrng ] && echo "GUEST-RNG $(dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c)"
+echo GUEST-DONE
+poweroff -f
+INIT
   chmod +x "$root/init"
   (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$out"
   rm -r "$root"
