@@ -1,6 +1,8 @@
 using System.Text;
+using ImgKit.Machine.Devices.Display;
 using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Virtio;
 
 namespace ImgKit.Machine;
 
@@ -12,6 +14,10 @@ public static class DeviceCatalogue
     [
         IdeDriveDevice.HardDisk,
         IdeDriveDevice.CdRom,
+        VirtioBlk.Type,
+        VirtioRng.Type,
+        StdVga.Type,
+        IsaVga.Type,
         MiscDevices.DebugExit,
         MiscDevices.DebugConsole,
         MiscDevices.PanicPort,

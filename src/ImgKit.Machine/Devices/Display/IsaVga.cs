@@ -1,10 +1,11 @@
 using ImgKit.Cpu;
 using ImgKit.Host;
+using ImgKit.Machine.Monitors;
 
 namespace ImgKit.Machine.Devices.Display;
 
 /// <summary>The VGA of a machine without PCI: video BIOS at 0xC0000, frame buffer of the DISPI modes at 0xE0000000.</summary>
-public sealed unsafe class IsaVga : Device, IScreenSource
+public sealed unsafe class IsaVga : Device, IScreenSource, IPhysicalWindow
 {
     private const uint Size = 8 << 20;
     private readonly MemoryMapping _vram;
@@ -39,6 +40,9 @@ public sealed unsafe class IsaVga : Device, IScreenSource
 
     /// <inheritdoc/>
     public string[]? TextLines() => _core.TextLines();
+
+    /// <inheritdoc/>
+    public byte? Peek(ulong address) => _core.Peek(address);
 
     /// <inheritdoc/>
     public override void Reset() => _core.Reset();

@@ -1,5 +1,6 @@
 using ImgKit.Cpu;
 using ImgKit.Host;
+using ImgKit.Machine.Monitors;
 using ImgKit.Machine.Pci;
 
 namespace ImgKit.Machine.Devices.Display;
@@ -8,7 +9,7 @@ namespace ImgKit.Machine.Devices.Display;
 /// The standard VGA on the PCI bus: frame buffer in BAR 0, registers in BAR 2, video BIOS as expansion ROM.
 /// Layout: QEMU's docs/specs/standard-vga.
 /// </summary>
-public sealed unsafe class StdVga : PciDevice, IScreenSource, IMmioHandler
+public sealed unsafe class StdVga : PciDevice, IScreenSource, IPhysicalWindow, IMmioHandler
 {
     private readonly MemoryMapping _vram;
     private readonly MemoryMapping _dirty;
@@ -56,6 +57,9 @@ public sealed unsafe class StdVga : PciDevice, IScreenSource, IMmioHandler
 
     /// <inheritdoc/>
     public string[]? TextLines() => _core.TextLines();
+
+    /// <inheritdoc/>
+    public byte? Peek(ulong address) => _core.Peek(address);
 
     /// <inheritdoc/>
     public override void Reset()

@@ -65,6 +65,19 @@ internal sealed unsafe partial class VgaCore
             WriteByte(offset + (ulong)i, (byte)(value >> (8 * i)));
     }
 
+    /// <summary>What the processor would read at 0xA0000..0xBFFFF, without touching the latches; null where nothing answers.</summary>
+    internal byte? Peek(ulong address)
+    {
+        if (address - 0xA0000 >= 0x20000)
+            return null;
+        if (_window.Length > 0 && address - _window.Start < _window.Length)
+            return ((byte*)_window.Host)[address - _window.Start];
+        uint latch = _latch;
+        byte value = ReadByte(address - 0xA0000);
+        _latch = latch;
+        return value;
+    }
+
     private byte ReadByte(ulong windowOffset)
     {
         if (!TryAddress(windowOffset, out uint at))
