@@ -163,13 +163,9 @@ public static unsafe class Segments
         static void Drop(SegmentState* state, int cpl)
         {
             const uint conformingCode = SegmentAttributes.CodeOrData | SegmentAttributes.Code | SegmentAttributes.ExpandDownOrConforming;
+            // A null selector stays as it is: in 64-bit mode the bases of FS and GS are the program's own.
             if ((state->Attributes & SegmentAttributes.Unusable) != 0)
-            {
-                // A null selector's base is gone as well: the outer level must not see it.
-                state->Selector = 0;
-                state->Base = 0;
                 return;
-            }
             if (SegmentAttributes.Dpl(state->Attributes) < cpl && (state->Attributes & conformingCode) != conformingCode)
                 state->Set(Null(0));
         }
