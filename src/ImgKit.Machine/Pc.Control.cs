@@ -41,9 +41,6 @@ public sealed partial class Pc
     /// <summary>Opens media for monitors; null: they cannot be changed.</summary>
     public Devices.Storage.DriveOpener? MediaOpener { get; set; }
 
-    /// <summary>Writes what an overlay holds into the image below it, for the monitor's <c>commit</c>.</summary>
-    public Action<Drive>? CommitOverlay { get; set; }
-
     /// <summary>Names of character devices, for monitors.</summary>
     public Func<IEnumerable<string>>? CharDeviceNames { get; set; }
 

@@ -247,7 +247,7 @@ internal sealed class MachineBuilder : IDisposable
             foreach (var (key, value) in values)
                 options.Set(key, value);
             bool unmap = values.Exists(v => v.Key == "discard" && v.Value is "unmap" or "on");
-            var device = opener.OpenImage("", null, new OpenSettings { Unmap = unmap }, options, false);
+            var device = opener.OpenImage("", null, new OpenSettings { Unmap = unmap }, options);
             Name(node, new Drive { Name = node, Media = device, FileName = device.FileName, IsReadOnly = device.IsReadOnly, Discard = unmap });
         }
         var placed = new List<DriveOpener.Placed>();
@@ -330,6 +330,7 @@ internal sealed class MachineBuilder : IDisposable
     public void Dispose()
     {
         _pc?.Dispose();
+        _loop.Dispose();
         var seen = new HashSet<BlockDevice>();
         foreach (var drive in _drives.Concat(_pc?.Drives ?? []))
             if (drive.Media is { } media && seen.Add(media))
@@ -343,7 +344,10 @@ internal sealed class MachineBuilder : IDisposable
                 {
                     Program.Say($"{drive.Name}: {e.Message}");
                 }
-                media.Dispose();
+                if (drive.Overlay != null)
+                    drive.Overlay.Dispose();
+                else
+                    media.Dispose();
             }
         _chars.Dispose();
     }

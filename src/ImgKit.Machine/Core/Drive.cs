@@ -28,6 +28,9 @@ public sealed class Drive
     /// <summary>The medium; null: none.</summary>
     public BlockDevice? Media { get; set; }
 
+    /// <summary>The temporary overlay that <see cref="Media"/> is the disk of; null: none.</summary>
+    public ImgKit.Block.Jobs.Overlay.TemporaryOverlay? Overlay { get; init; }
+
     /// <summary>The name of the file as the user gave it.</summary>
     public string FileName { get; set; } = "";
 

@@ -17,7 +17,7 @@ public sealed class EventLoop : IDisposable
     private readonly ConcurrentDictionary<int, Action<EpollEvents>> _watched = new();
     private readonly Lock _timerLock = new();
     private long _timerAt = long.MaxValue;
-    private volatile bool _stopping;
+    private volatile bool _stopping, _disposed;
     private Thread? _thread;
 
     /// <summary>Makes a loop that does not run yet.</summary>
@@ -54,6 +54,8 @@ public sealed class EventLoop : IDisposable
     /// <summary>Calls back when a descriptor is ready, until <see cref="Unwatch"/>.</summary>
     public void Watch(int descriptor, EpollEvents events, Action<EpollEvents> ready)
     {
+        if (_disposed)
+            return;
         bool known = _watched.ContainsKey(descriptor);
         _watched[descriptor] = ready;
         if (known)
@@ -65,7 +67,7 @@ public sealed class EventLoop : IDisposable
     /// <summary>Forgets a descriptor; before it is closed.</summary>
     public void Unwatch(int descriptor)
     {
-        if (_watched.TryRemove(descriptor, out _))
+        if (_watched.TryRemove(descriptor, out _) && !_disposed)
             _epoll.Remove(descriptor);
     }
 
@@ -137,6 +139,7 @@ public sealed class EventLoop : IDisposable
     public void Dispose()
     {
         Stop();
+        _disposed = true;
         _epoll.Dispose();
         _wake.Dispose();
         _timer.Dispose();

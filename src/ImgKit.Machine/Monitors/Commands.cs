@@ -41,7 +41,7 @@ internal static class Commands
         bool ro = readOnly ?? (drive.IsCdRom || drive.IsReadOnly);
         try
         {
-            media = pc.MediaOpener.OpenImage(file, format, new OpenSettings { ReadOnly = ro }, new BlockOptions(), false, readOnly == null);
+            media = pc.MediaOpener.OpenImage(file, format, new OpenSettings { ReadOnly = ro }, new BlockOptions(), readOnly == null);
         }
         catch (Exception e) when (e is ImageException or IOException)
         {
@@ -169,7 +169,7 @@ internal static class Commands
         {
             if (drive.Media?.Backing == null)
                 throw new CommandException($"Device '{name}' has no backing file to commit to");
-            if (pc.CommitOverlay == null)
+            if (pc.MediaOpener == null)
                 throw new CommandException("committing is not possible here");
             bool was = pc.IsRunning;
             if (was)
@@ -177,7 +177,7 @@ internal static class Commands
             try
             {
                 pc.Services.Workers.Drain();
-                pc.CommitOverlay(drive);
+                pc.MediaOpener.Commit(drive);
             }
             catch (Exception e) when (e is ImageException or IOException)
             {

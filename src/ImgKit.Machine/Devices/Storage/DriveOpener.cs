@@ -1,4 +1,6 @@
 using ImgKit.Block;
+using ImgKit.Block.Jobs.Commit;
+using ImgKit.Block.Jobs.Overlay;
 
 namespace ImgKit.Machine.Devices.Storage;
 
@@ -156,14 +158,20 @@ public sealed class DriveOpener(ImageOpener opener)
             _ => $"none{Next(kind)}",
         };
         BlockDevice? device = null;
+        TemporaryOverlay? overlay = null;
         if (file is { Length: > 0 } || (file == null && !options.IsEmpty))
-            device = OpenImage(file ?? "", format, settings with { ReadOnly = readOnly }, options, snapshot && !readOnly, kind == Interface.Floppy);
+        {
+            if (snapshot && !readOnly)
+                overlay = OpenOverlay(file ?? "", format, settings, options);
+            device = overlay?.Disk ?? OpenImage(file ?? "", format, settings with { ReadOnly = readOnly }, options, kind == Interface.Floppy);
+        }
         else if (!cd && kind is not (Interface.Floppy or Interface.None))
             throw new MachineException($"Device needs media, but drive is empty");
         var drive = new Drive
         {
             Name = name,
             Media = device,
+            Overlay = overlay,
             FileName = file ?? device?.FileName ?? "",
             IsCdRom = cd,
             IsRemovable = cd || kind == Interface.Floppy,
@@ -187,17 +195,15 @@ public sealed class DriveOpener(ImageOpener opener)
     }
 
     /// <summary>Opens a file, or what <c>-blockdev</c> options describe when <paramref name="file"/> is empty.</summary>
-    public BlockDevice OpenImage(string file, string? format, OpenSettings settings, BlockOptions options, bool snapshot, bool maybeReadOnly = false)
+    public BlockDevice OpenImage(string file, string? format, OpenSettings settings, BlockOptions options, bool maybeReadOnly = false)
     {
-        if (snapshot)
-            return OpenOverlay(file, format, settings, options);
         try
         {
             return file.Length > 0 ? opener.Open(file, format, settings, options) : opener.Open(options, settings);
         }
         catch (ImageException) when (maybeReadOnly && !settings.ReadOnly && File.Exists(file) && !IsWritable(file))
         {
-            return OpenImage(file, format, settings with { ReadOnly = true }, options, false);
+            return OpenImage(file, format, settings with { ReadOnly = true }, options);
         }
     }
 
@@ -214,30 +220,28 @@ public sealed class DriveOpener(ImageOpener opener)
         }
     }
 
-    // A qcow2 image in a file without a name: nothing is left behind, however the process ends.
-    private BlockDevice OpenOverlay(string file, string? format, OpenSettings settings, BlockOptions options)
+    // The image below is open for writing where it can be, so that the monitor's commit works; nothing else writes to it.
+    private TemporaryOverlay OpenOverlay(string file, string? format, OpenSettings settings, BlockOptions options)
     {
-        if (file.Length == 0)
-            throw new MachineException("snapshot=on needs a file name");
-        string driver;
-        long length;
-        using (var probe = opener.Open(file, format, settings with { ReadOnly = true }, options))
-            (driver, length) = (probe.DriverName, probe.Length);
-        string folder = Environment.GetEnvironmentVariable("TMPDIR") ?? "/var/tmp";
-        string name = Path.Combine(folder, $"kvm.{Environment.ProcessId}.{Guid.NewGuid():N}.qcow2");
-        var create = new BlockOptions();
-        create.Set("backing_file", Path.GetFullPath(file));
-        create.Set("backing_fmt", driver);
-        var qcow2 = opener.Drivers.Get("qcow2");
+        BlockDevice original;
         try
         {
-            qcow2.Create!(new CreateContext { FileName = name, Size = length, Options = create, Opener = opener });
-            return opener.Open(name, "qcow2", settings with { ReadOnly = false, NoFlush = true });
+            original = OpenImage(file, format, settings, options);
         }
-        finally
+        catch (Exception e) when (e is ImageException or IOException && !settings.ReadOnly)
         {
-            File.Delete(name);
+            original = OpenImage(file, format, settings with { ReadOnly = true }, options);
         }
+        return TemporaryOverlay.Over(opener, original);
+    }
+
+    /// <summary>Writes what a drive's overlay, temporary or not, holds into the image below.</summary>
+    public void Commit(Drive drive)
+    {
+        if (drive.Overlay != null)
+            drive.Overlay.Commit();
+        else
+            CommitJob.Run(opener, new CommitRequest { Top = drive.Media! });
     }
 
     private static int Number(string key, string value) =>
