@@ -81,6 +81,9 @@ internal sealed class MachineBuilder : IDisposable
         AddPorts(options);
         foreach (string text in s.FirmwareConfig)
             AddFirmwareFile(options, text);
+        // Without a screen the firmware talks over the first serial port, as the peer has it for -nographic.
+        if (s.NoGraphic)
+            options.FirmwareFiles["etc/sercon-port"] = [0xF8, 0x03];
         foreach (var p in placed)
         {
             if (p.Interface == DriveOpener.Interface.Ide)
