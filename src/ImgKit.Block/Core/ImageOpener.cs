@@ -217,9 +217,10 @@ public sealed class ImageOpener
             if (child.Get("driver") is null)
             {
                 var (protocol, parsed) = ProtocolFor(fileName);
+                var inner = TakeGeneralOptions(child, settings);
                 if (protocol.Kind == DriverKind.Filter)
-                    return OpenFormat(protocol, child.With(parsed), fileName, null, TakeGeneralOptions(child, settings), isStorage: true);
-                return OpenProtocol(protocol, child.With(parsed), fileName, TakeGeneralOptions(child, settings));
+                    return OpenFormat(protocol, child.With(parsed), fileName, null, inner, isStorage: true);
+                return OpenProtocol(protocol, child.With(parsed), fileName, inner);
             }
             child.Set("filename", fileName);
         }
@@ -230,9 +231,9 @@ public sealed class ImageOpener
                 throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file");
             var (protocol, parsed) = ProtocolFor(name);
             child.TakeString("filename");
-            if (protocol.Kind == DriverKind.Filter)
-                return OpenFormat(protocol, child.With(parsed), name, null, TakeGeneralOptions(child, settings), isStorage: true);
             var inner = TakeGeneralOptions(child, settings);
+            if (protocol.Kind == DriverKind.Filter)
+                return OpenFormat(protocol, child.With(parsed), name, null, inner, isStorage: true);
             return OpenProtocol(protocol, child.With(parsed), name, inner);
         }
         return OpenNode(child, null, null, settings, isStorage: !isImage);

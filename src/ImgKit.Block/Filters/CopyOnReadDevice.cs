@@ -38,9 +38,19 @@ public sealed class CopyOnReadDevice : FilterDevice
     public override void Read(long offset, Span<byte> destination)
     {
         CheckRange(offset, destination.Length);
-        if (!destination.IsEmpty)
-            CopyUp(offset, destination.Length);
-        Inner.Read(offset, destination);
+        long cluster = Math.Max(Inner.Limits.ClusterSize, 1);
+        long end = offset + destination.Length;
+        for (long at = offset; at < end;)
+        {
+            long start = at / cluster * cluster;
+            long limit = Math.Min(Length, (end + cluster - 1) / cluster * cluster);
+            var e = Inner.GetExtent(start, limit - start);
+            long next = Math.Min(end, start + e.Length);
+            if (!e.IsAllocated && !e.IsZero)
+                Copy(start, Math.Min(e.Length, limit - start));
+            Inner.Read(at, destination.Slice((int)(at - offset), (int)(next - at)));
+            at = next;
+        }
     }
 
     /// <inheritdoc/>
@@ -82,20 +92,6 @@ public sealed class CopyOnReadDevice : FilterDevice
         finally
         {
             _order.ExitReadLock();
-        }
-    }
-
-    private void CopyUp(long offset, long count)
-    {
-        long cluster = Math.Max(Inner.Limits.ClusterSize, 1);
-        long end = Math.Min(Length, (offset + count + cluster - 1) / cluster * cluster);
-        for (long at = offset / cluster * cluster; at < end;)
-        {
-            var e = Inner.GetExtent(at, end - at);
-            long n = Math.Min(e.Length, end - at);
-            if (!e.IsAllocated && !e.IsZero)
-                Copy(at, n);
-            at += n;
         }
     }
 

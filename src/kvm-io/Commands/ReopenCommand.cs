@@ -79,32 +79,56 @@ internal static class ReopenCommand
             Console.Report(refusal);
             return false;
         }
-        request = request with { Options = options.With(old.Options ?? new BlockOptions()) };
+        request = request with { Options = options.With(Kept(old.Options, options)) };
         if (readOnly is { } r)
             request = request with { Settings = request.Settings with { ReadOnly = r } };
         return Exchange(session, old, request);
     }
 
-    /// <summary>Why an option cannot be changed, or null.</summary>
+    /// <summary>Why an option cannot be changed, or null; what may be given but changes nothing is taken out.</summary>
     private static string? Refusal(Session session, BlockOptions options)
     {
-        string driverName = session.Device.DriverName;
-        var driver = session.Opener.Drivers.Find(driverName);
-        foreach (var (name, value) in options.Entries)
+        var device = session.Device;
+        var driver = session.Opener.Drivers.Find(device.DriverName);
+        var old = session.Image!.Request.Options ?? new BlockOptions();
+        foreach (var (name, value) in options.Entries.ToArray())
         {
-            if (name == "driver")
+            string last = name[(name.LastIndexOf('.') + 1)..];
+            if (last is "driver" or "node-name")
             {
-                if (value is not string text || text != driverName)
-                    return "Cannot change the option 'driver'";
+                string? now = last == "node-name" ? old.Get(name) as string : DriverOf(device, name);
+                if (value as string != now)
+                    return $"Cannot change the option '{last}'";
+                _ = options.TakeString(name);
                 continue;
             }
-            if (name is "read-only" or "cache.direct" or "cache.no-flush" or "discard" or "detect-zeroes" or "force-share" or "auto-read-only"
+            if (last is "read-only" or "direct" or "no-flush" or "discard" or "detect-zeroes" or "force-share" or "auto-read-only"
                 || name.Contains('.', StringComparison.Ordinal))
                 continue;
             if (driver?.OpenOptions.Any(o => o.Name == name) != true)
                 return $"Cannot change the option '{name}'";
         }
         return null;
+    }
+
+    private static string? DriverOf(BlockDevice device, string option) => option switch
+    {
+        "driver" => device.DriverName,
+        "file.driver" => device.Storage?.DriverName,
+        "backing.driver" => device.Backing?.DriverName,
+        _ => null,
+    };
+
+    /// <summary>The old options, without those that new ones exclude.</summary>
+    private static BlockOptions Kept(BlockOptions? old, BlockOptions options)
+    {
+        var kept = old?.Clone() ?? new BlockOptions();
+        foreach (string[] group in (ReadOnlySpan<string[]>)
+            [["overlap-check", "overlap-check.template"], ["cache-size", "l2-cache-size", "refcount-cache-size"]])
+            if (group.Any(options.Contains))
+                foreach (string name in group)
+                    _ = kept.TakeString(name);
+        return kept;
     }
 
     private static bool Exchange(Session session, OpenRequest old, OpenRequest request)

@@ -1,5 +1,6 @@
 using System.Globalization;
 using ImgKit.Block;
+using ImgKit.Block.Protocols.File;
 
 namespace ImgKit.Programs.Io;
 
@@ -170,7 +171,11 @@ internal static class StateCommands
     {
         var device = session.Device;
         Console.Out($"format name: {device.DriverName}\n");
+        if (session.Opener.Drivers.Find(device.DriverName)?.Kind == DriverKind.Protocol)
+            Console.Out($"format name: {device.DriverName}\n");
         var details = device as IImageDetails;
+        if (details is null && !HasInformation(device))
+            return false;
         Console.Out($"cluster size: {Numbers.Bytes(details?.ClusterSize ?? 0)}\n");
         Console.Out($"vm state offset: {Numbers.Bytes((device as IVmStateImage)?.VmStateOffset ?? 0)}\n");
         if (details?.FormatSpecific is { } specific)
@@ -179,6 +184,14 @@ internal static class StateCommands
             Print(specific, 1);
         }
         return true;
+    }
+
+    /// <summary>Whether there is more to tell of a device without details: of files there is.</summary>
+    private static bool HasInformation(BlockDevice device)
+    {
+        while (device.Storage is { } below)
+            device = below;
+        return device is FileDevice;
     }
 
     private static void Print(InfoObject o, int indent)
