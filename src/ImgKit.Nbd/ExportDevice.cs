@@ -99,9 +99,16 @@ public sealed class ExportDevice : BlockDevice
         if (left <= 0)
             return new(count, ExtentKind.Zero | ExtentKind.Allocated, 0);
         if (_start == 0)
-            return _device.GetExtent(offset, Math.Min(count, left));
+            return Rounded(_device.GetExtent(offset, Math.Min(count, left)), count);
         var (e, _, _) = BlockExtents.GetExtentAbove(_device, _start + offset, Math.Min(count, left));
         return e with { Kind = e.Kind & ~ExtentKind.OffsetValid };
+    }
+
+    /// <summary>Where requests are of whole sectors, a last sector that is not full is what its first part is.</summary>
+    private BlockExtent Rounded(BlockExtent e, long count)
+    {
+        int align = _device.Limits.RequestAlignment;
+        return align == 1 ? e : e with { Length = Math.Min(count, (e.Length + align - 1) / align * align) };
     }
 
     /// <inheritdoc/>

@@ -13,6 +13,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
         Protocols.Nbd.NbdProtocol.Driver,
+        Protocols.Ssh.SshProtocol.Driver,
         Filters.Blkdebug.BlkdebugFilter.Driver,
         Filters.CopyOnReadDevice.Driver,
         Filters.ThrottleDevice.Driver,

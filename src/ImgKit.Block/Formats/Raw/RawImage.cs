@@ -30,7 +30,8 @@ internal sealed class RawImage : BlockDevice
 
     public override bool IsReadOnly => _storage.IsReadOnly;
 
-    public override BlockLimits Limits => _storage.Limits;
+    public override BlockLimits Limits => _guard is null ? _storage.Limits
+        : _storage.Limits with { RequestAlignment = Math.Max(Sector, _storage.Limits.RequestAlignment) };
 
     public override BlockDevice Storage => _storage;
 
@@ -91,7 +92,7 @@ internal sealed class RawImage : BlockDevice
             return new(count, ExtentKind.Zero | ExtentKind.Allocated | ExtentKind.OffsetValid, _start + offset, _storage);
         var e = _storage.GetExtent(_start + offset, Math.Min(count, left));
         // The rest of the last sector belongs to a hole in front of it; where only whole sectors exist, to data, too.
-        if (e.Length == left && (e.IsZero || _storage.Limits.RequestAlignment >= Sector))
+        if (e.Length == left && (e.IsZero || Limits.RequestAlignment >= Sector))
             e = e with { Length = count };
         return e with { HostDevice = e.HostDevice ?? _storage };
     }
