@@ -170,12 +170,21 @@ public sealed unsafe class HostSocket : IDisposable
 
     /// <summary>Waits until there is something to receive (or to accept), or the peer is gone.</summary>
     /// <param name="milliseconds">-1: for ever.</param>
-    public bool WaitReadable(int milliseconds)
+    public bool WaitReadable(int milliseconds) => WaitFor(false, milliseconds);
+
+    /// <summary>Waits until it can be written, or read; or the peer is gone.</summary>
+    internal bool WaitFor(bool write, int milliseconds)
     {
-        var p = new PollDescriptor { Descriptor = _fd, Events = 1 };
-        int n = poll(&p, 1, milliseconds);
+        var p = new PollDescriptor { Descriptor = _fd, Events = (short)(write ? 4 : 1) };
+        int n;
+        do
+            n = poll(&p, 1, milliseconds);
+        while (n < 0 && Marshal.GetLastPInvokeError() == 4);
         return n > 0;
     }
+
+    /// <summary>Calls on the socket do not wait from here on.</summary>
+    internal void SetNonBlocking() => _ = Tls.OpenSsl.fcntl(_fd, 4, Tls.OpenSsl.fcntl(_fd, 3, 0) | 0x800);
 
     /// <summary>Receives what is there, at least one byte.</summary>
     /// <returns>bytes; 0 at the end of the stream; -1 when <paramref name="wait"/> is false and nothing is there.</returns>

@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
-using System.Net.Security;
 using System.Text;
 using ImgKit.Block.Protocols.Nbd;
 
@@ -29,7 +28,7 @@ internal sealed class NbdNegotiation
     /// <exception cref="IOException">the connection failed, or the client broke the rules.</exception>
     public bool Run(NbdSession session)
     {
-        _transport.Socket.SetTimeout(_server.HandshakeLimit);
+        _transport.SetTimeout(_server.HandshakeLimit);
         Span<byte> greeting = stackalloc byte[18];
         BinaryPrimitives.WriteUInt64BigEndian(greeting, NbdWire.InitMagic);
         BinaryPrimitives.WriteUInt64BigEndian(greeting[8..], NbdWire.OptionMagic);
@@ -61,7 +60,7 @@ internal sealed class NbdNegotiation
             _transport.Receive(data);
             if (Handle(session, option, data) is { } done)
             {
-                _transport.Socket.SetTimeout(TimeSpan.Zero);
+                _transport.SetTimeout(TimeSpan.Zero);
                 return done;
             }
         }
@@ -173,8 +172,8 @@ internal sealed class NbdNegotiation
         string? peer = null;
         _transport.StartTls(s =>
         {
-            SslStream tls = _server.Tls.Start(s, "");
-            peer = NbdTls.PeerName(tls);
+            var tls = _server.Tls.Start(s, null, _server.HandshakeLimit);
+            peer = tls.PeerName;
             return tls;
         });
         if (_server.Authorize is { } authorize && !authorize(peer))

@@ -11,7 +11,7 @@ public sealed class BlockObjects
     private readonly ConcurrentDictionary<string, object> _instances = new(StringComparer.Ordinal);
 
     /// <summary>The types that can be defined.</summary>
-    public static IReadOnlyList<string> Types { get; } = ["authz-list", "authz-simple", "secret", "throttle-group", "tls-creds-x509"];
+    public static IReadOnlyList<string> Types { get; } = ["authz-list", "authz-simple", "secret", "throttle-group", "tls-creds-psk", "tls-creds-x509"];
 
     /// <summary>Defines an object.</summary>
     /// <param name="definition">with <c>qom-type</c> and <c>id</c>, and the type's own properties.</param>
@@ -24,8 +24,8 @@ public sealed class BlockObjects
         string id = options.TakeString("id") ?? throw new ImageException(ImageErrorKind.InvalidArgument, "Parameter 'id' is missing");
         if (!Types.Contains(type))
             throw new ImageException(ImageErrorKind.InvalidArgument,
-                type is "tls-creds-psk" or "tls-creds-anon"
-                    ? $"objects of type '{type}' are not supported: TLS is with certificates here (tls-creds-x509)"
+                type == "tls-creds-anon"
+                    ? "objects of type 'tls-creds-anon' are not supported: they protect from nobody who sits in between"
                     : $"Parameter 'qom-type' does not accept value '{type}'");
         options.Set("qom-type", type);
         if (!_definitions.TryAdd(id, options))

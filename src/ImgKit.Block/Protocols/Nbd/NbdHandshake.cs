@@ -126,7 +126,7 @@ public sealed class NbdHandshake
             throw Invalid("Server does not support STARTTLS");
         if (type != NbdReplyType.Ack || length != 0)
             throw Invalid("unexpected reply to STARTTLS");
-        _transport.StartTls(s => _tls.Start(s, _tlsHost));
+        _transport.StartTls(s => _tls.Start(s, _tlsHost, TimeSpan.FromSeconds(60)));
         return null;
     }
 

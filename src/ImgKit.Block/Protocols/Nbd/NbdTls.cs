@@ -1,26 +1,20 @@
-using System.Net.Security;
-using System.Security.Authentication;
-using System.Security.Cryptography.X509Certificates;
+using ImgKit.Host;
+using ImgKit.Host.Tls;
 
 namespace ImgKit.Block.Protocols.Nbd;
 
 /// <summary>
-/// TLS credentials: object <c>tls-creds-x509</c>, or a folder. The folder holds the files that QEMU's and GnuTLS' users
-/// have: <c>ca-cert.pem</c>, and <c>server-cert.pem</c>, <c>server-key.pem</c> or <c>client-cert.pem</c>, <c>client-key.pem</c>.
+/// TLS credentials: objects <c>tls-creds-x509</c> and <c>tls-creds-psk</c>, or a folder. The folder holds the files that QEMU's and
+/// GnuTLS' users have: <c>ca-cert.pem</c>, and <c>server-cert.pem</c>, <c>server-key.pem</c> or <c>client-cert.pem</c>,
+/// <c>client-key.pem</c>; or <c>keys.psk</c>, lines <c>username:hexadecimal key</c>.
 /// </summary>
 public sealed class NbdTls
 {
-    private readonly X509Certificate2? _certificate;
-    private readonly X509Certificate2Collection _authorities;
-    private readonly bool _isServer;
-    private readonly bool _verifyPeer;
+    private readonly TlsContext _context;
 
-    private NbdTls(X509Certificate2? certificate, X509Certificate2Collection authorities, bool isServer, bool verifyPeer)
+    private NbdTls(TlsContext context)
     {
-        _certificate = certificate;
-        _authorities = authorities;
-        _isServer = isServer;
-        _verifyPeer = verifyPeer;
+        _context = context;
     }
 
     /// <summary>The credentials of an object.</summary>
@@ -30,106 +24,93 @@ public sealed class NbdTls
     public static NbdTls FromObject(BlockObjects objects, string id, bool server)
     {
         var options = objects.Find(id) ?? throw Invalid($"No TLS credentials with id '{id}'");
-        if (options.TakeString("qom-type") != "tls-creds-x509")
+        string type = options.TakeString("qom-type") ?? "";
+        if (type is not ("tls-creds-x509" or "tls-creds-psk"))
             throw Invalid($"Object with id '{id}' is not TLS credentials");
         string endpoint = options.TakeString("endpoint") ?? "client";
         if (endpoint != (server ? "server" : "client"))
             throw Invalid(server ? "Expecting TLS credentials with a server endpoint" : "Expecting TLS credentials with a client endpoint");
         string folder = options.TakeString("dir") ?? throw Invalid("Missing 'dir' property value");
         bool verify = options.TakeBool("verify-peer") ?? true;
+        string user = options.TakeString("username") ?? "qemu";
         _ = options.TakeString("sanity-check");
         foreach (var (name, _) in options.Entries)
             throw Invalid(name is "passwordid" or "priority"
-                ? $"TLS credentials with '{name}' are not supported" : $"Property 'tls-creds-x509.{name}' not found");
-        return FromFolder(folder, server, verify);
+                ? $"TLS credentials with '{name}' are not supported" : $"Property '{type}.{name}' not found");
+        return type == "tls-creds-x509" ? FromFolder(folder, server, verify) : FromKeys(folder, server, user);
     }
 
-    /// <summary>The credentials in a folder.</summary>
+    /// <summary>The certificates in a folder.</summary>
     public static NbdTls FromFolder(string folder, bool server, bool verifyPeer = true)
     {
-        var authorities = new X509Certificate2Collection();
         string authority = Path.Combine(folder, "ca-cert.pem");
         string certificate = Path.Combine(folder, server ? "server-cert.pem" : "client-cert.pem");
         string key = Path.Combine(folder, server ? "server-key.pem" : "client-key.pem");
+        bool hasAuthority = System.IO.File.Exists(authority), hasCertificate = System.IO.File.Exists(certificate);
+        if (!hasAuthority && (verifyPeer || !server))
+            throw Invalid($"Unable to access credentials {authority}: No such file or directory");
+        if (!hasCertificate && server)
+            throw Invalid($"Unable to access credentials {certificate}: No such file or directory");
+        return new NbdTls(Make(() => TlsContext.WithCertificates(server, hasAuthority ? authority : null,
+            hasCertificate ? certificate : null, hasCertificate ? key : null, verifyPeer)));
+    }
+
+    /// <summary>The keys in a folder's <c>keys.psk</c>.</summary>
+    public static NbdTls FromKeys(string folder, bool server, string user)
+    {
+        string path = Path.Combine(folder, "keys.psk");
+        var keys = new Dictionary<string, byte[]>(StringComparer.Ordinal);
         try
         {
-            if (System.IO.File.Exists(authority))
-                authorities.ImportFromPemFile(authority);
-            else if (!server)
-                throw Invalid($"Unable to access credentials {authority}: No such file or directory");
-            X509Certificate2? own = null;
-            if (System.IO.File.Exists(certificate))
-                own = X509Certificate2.CreateFromPemFile(certificate, key);
-            else if (server)
-                throw Invalid($"Unable to access credentials {certificate}: No such file or directory");
-            return new NbdTls(own, authorities, server, verifyPeer);
+            foreach (string line in System.IO.File.ReadLines(path))
+                if (line.IndexOf(':', StringComparison.Ordinal) is var colon and > 0)
+                    keys[line[..colon]] = Convert.FromHexString(line[(colon + 1)..].Trim());
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or System.Security.Cryptography.CryptographicException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw Invalid($"Unable to load credentials from {folder}: {e.Message}");
+            throw Invalid($"Unable to access credentials {path}: No such file or directory");
         }
+        catch (FormatException)
+        {
+            throw Invalid($"{path} has a key that is not hexadecimal");
+        }
+        if (server)
+            return new NbdTls(Make(() => TlsContext.WithKeys(keys.GetValueOrDefault)));
+        if (!keys.TryGetValue(user, out byte[]? key))
+            throw Invalid($"Username '{user}' is not in {path}");
+        return new NbdTls(Make(() => TlsContext.WithKey(user, key)));
     }
 
     /// <summary>A client without credentials of its own that trusts what the system trusts.</summary>
-    public static NbdTls SystemClient() => new(null, [], false, true);
+    public static NbdTls SystemClient() => new(Make(() => TlsContext.WithCertificates(false, null, null, null, true)));
 
-    /// <summary>Does the handshake.</summary>
-    /// <param name="inner">the connection.</param>
-    /// <param name="hostName">the name that the server's certificate must have (client only).</param>
-    /// <exception cref="ImageException">no agreement, or no trust.</exception>
-    public SslStream Start(Stream inner, string hostName)
+    private static TlsContext Make(Func<TlsContext> make)
     {
-        var stream = new SslStream(inner, leaveInnerStreamOpen: true);
         try
         {
-            if (_isServer)
-                stream.AuthenticateAsServer(new SslServerAuthenticationOptions
-                {
-                    ServerCertificate = _certificate,
-                    ClientCertificateRequired = _verifyPeer,
-                    EnabledSslProtocols = SslProtocols.Tls12 | SslProtocols.Tls13,
-                    RemoteCertificateValidationCallback = ValidateClient,
-                    AllowRenegotiation = false,
-                });
-            else
-                stream.AuthenticateAsClient(new SslClientAuthenticationOptions
-                {
-                    TargetHost = hostName,
-                    ClientCertificates = _certificate is null ? null : [_certificate],
-                    EnabledSslProtocols = SslProtocols.Tls12 | SslProtocols.Tls13,
-                    RemoteCertificateValidationCallback = ValidateServer,
-                });
-            return stream;
+            return make();
         }
-        catch (Exception e) when (e is AuthenticationException or InvalidOperationException)
+        catch (TlsException e)
         {
-            stream.Dispose();
-            throw new ImageException(ImageErrorKind.Denied, $"TLS handshake failed: {e.Message}", inner: e) { Errno = 5 };
+            throw Invalid(e.Message);
         }
     }
 
-    /// <summary>The subject of the peer's certificate, for authorization; null when it sent none.</summary>
-    public static string? PeerName(SslStream stream) => stream.RemoteCertificate?.Subject;
-
-    private bool ValidateClient(object sender, System.Security.Cryptography.X509Certificates.X509Certificate? certificate, X509Chain? chain,
-        SslPolicyErrors errors) => !_verifyPeer || (certificate is not null && IsTrusted(certificate));
-
-    private bool ValidateServer(object sender, System.Security.Cryptography.X509Certificates.X509Certificate? certificate, X509Chain? chain,
-        SslPolicyErrors errors)
+    /// <summary>Does the handshake.</summary>
+    /// <param name="socket">the connection.</param>
+    /// <param name="hostName">the name that the server's certificate must have; null or empty: any.</param>
+    /// <param name="limit">for the handshake.</param>
+    /// <exception cref="ImageException">no agreement, or no trust.</exception>
+    public TlsConnection Start(HostSocket socket, string? hostName, TimeSpan limit)
     {
-        if (certificate is null || (errors & (SslPolicyErrors.RemoteCertificateNotAvailable | SslPolicyErrors.RemoteCertificateNameMismatch)) != 0)
-            return false;
-        return _authorities.Count == 0 ? errors == SslPolicyErrors.None : IsTrusted(certificate);
-    }
-
-    private bool IsTrusted(System.Security.Cryptography.X509Certificates.X509Certificate certificate)
-    {
-        using var chain = new X509Chain();
-        chain.ChainPolicy.TrustMode = X509ChainTrustMode.CustomRootTrust;
-        chain.ChainPolicy.CustomTrustStore.AddRange(_authorities);
-        chain.ChainPolicy.RevocationMode = X509RevocationMode.NoCheck;
-        chain.ChainPolicy.DisableCertificateDownloads = true;
-        return chain.Build(new X509Certificate2(certificate));
+        try
+        {
+            return TlsConnection.Start(_context, socket, hostName, limit);
+        }
+        catch (TlsException e)
+        {
+            throw new ImageException(ImageErrorKind.Denied, e.Message, inner: e) { Errno = 5 };
+        }
     }
 
     private static ImageException Invalid(string message) => new(ImageErrorKind.InvalidArgument, message);

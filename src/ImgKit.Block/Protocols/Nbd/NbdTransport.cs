@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
-using System.Net.Security;
 using ImgKit.Host;
+using ImgKit.Host.Tls;
 
 namespace ImgKit.Block.Protocols.Nbd;
 
@@ -14,7 +14,8 @@ public sealed unsafe class NbdTransport : IDisposable
 
     private readonly HostSocket _socket;
     private readonly AlignedBuffer _buffer = new(BufferLength);
-    private SslStream? _tls;
+    private TlsConnection? _tls;
+    private TimeSpan _timeout;
     private int _at;
     private int _end;
 
@@ -33,14 +34,24 @@ public sealed unsafe class NbdTransport : IDisposable
     /// <summary>Bytes that have been received and not been taken.</summary>
     public int Buffered => _end - _at;
 
+    /// <summary>Limits how long one receive and one send may wait; zero: no limit.</summary>
+    public void SetTimeout(TimeSpan limit)
+    {
+        _timeout = limit;
+        _socket.SetTimeout(limit);
+        if (_tls is not null)
+            _tls.Timeout = limit == TimeSpan.Zero ? -1 : (int)limit.TotalMilliseconds;
+    }
+
     /// <summary>Everything from here on goes through TLS.</summary>
-    /// <param name="start">does the handshake on the stream given.</param>
+    /// <param name="start">does the handshake on the socket given.</param>
     /// <exception cref="IOException">the peer sent more before it was asked to: an attempt to smuggle it in.</exception>
-    public void StartTls(Func<Stream, SslStream> start)
+    public void StartTls(Func<HostSocket, TlsConnection> start)
     {
         if (_at != _end)
             throw new IOException("data before the TLS handshake");
-        _tls = start(new SocketStream(_socket));
+        _tls = start(_socket);
+        SetTimeout(_timeout);
     }
 
     /// <summary>Fills all of <paramref name="destination"/>.</summary>
@@ -125,7 +136,7 @@ public sealed unsafe class NbdTransport : IDisposable
         return BinaryPrimitives.ReadUInt64BigEndian(b);
     }
 
-    private int ReceiveSome(Span<byte> destination) => _tls is null ? _socket.Receive(destination) : _tls.Read(destination);
+    private int ReceiveSome(Span<byte> destination) => _tls is null ? _socket.Receive(destination) : _tls.Receive(destination);
 
     /// <summary>Sends.</summary>
     public void Send(ReadOnlySpan<byte> data)
@@ -133,7 +144,7 @@ public sealed unsafe class NbdTransport : IDisposable
         if (_tls is null)
             _socket.Send(data);
         else
-            _tls.Write(data);
+            _tls.Send(data);
     }
 
     /// <summary>Sends a header and what follows it.</summary>
@@ -144,9 +155,9 @@ public sealed unsafe class NbdTransport : IDisposable
             _socket.Send(header, payload);
             return;
         }
-        _tls.Write(header);
+        _tls.Send(header);
         if (!payload.IsEmpty)
-            _tls.Write(payload);
+            _tls.Send(payload);
     }
 
     /// <summary>Sends a header and the pieces of memory that follow it.</summary>
@@ -154,9 +165,9 @@ public sealed unsafe class NbdTransport : IDisposable
     {
         if (_tls is not null)
         {
-            _tls.Write(header);
+            _tls.Send(header);
             foreach (var b in payload)
-                _tls.Write(b.Span);
+                _tls.Send(b.Span);
             return;
         }
         while (payload.Length > 32)
