@@ -10,6 +10,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Formats.Vmdk.VmdkFormat.Driver,
         Formats.Qcow2.Qcow2Format.Driver,
         Formats.Cloop.CloopFormat.Driver,
+        Formats.Bochs.BochsFormat.Driver,
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
         Protocols.Nbd.NbdProtocol.Driver,
