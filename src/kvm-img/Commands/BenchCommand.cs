@@ -11,8 +11,6 @@ internal sealed class BenchCommand : Command
     private const int FlushInterval = 300;
     private const int PatternOption = 301;
     private const int NoDrain = 302;
-    private const int StepLong = 303;
-    private const int SizeLong = 304;
 
     protected override CommandSpec Declare() => new()
     {
@@ -26,10 +24,8 @@ internal sealed class BenchCommand : Command
             new('t', "cache", "CACHE", "cache mode") { Choices = CommonOptions.CacheModes },
             new('c', "count", "COUNT", "number of requests (default: 75000)"),
             new('d', "depth", "DEPTH", "requests at a time (default: 64)"),
-            new('s', null, "BUFFER_SIZE", "bytes a request (default: 4096)"),
-            new(SizeLong, "buffer-size", "BUFFER_SIZE", "as -s"),
-            new('S', null, "STEP_SIZE", "bytes from one request's start to the next one's (default: BUFFER_SIZE)"),
-            new(StepLong, "step-size", "STEP_SIZE", "as -S"),
+            new('s', "buffer-size", "BUFFER_SIZE", "bytes a request (default: 4096)"),
+            new('S', "step-size", "STEP_SIZE", "bytes from one request's start to the next one's (default: BUFFER_SIZE)"),
             new('o', "offset", "OFFSET", "where the first request starts (default: 0)"),
             new('w', "write", null, "write (default: read)"),
             new(PatternOption, "pattern", "PATTERN", "byte to write (default: 0)"),
@@ -66,10 +62,10 @@ internal sealed class BenchCommand : Command
                 case 'o':
                     offset = Sizes.Parse("offset", value);
                     break;
-                case 's' or SizeLong:
+                case 's':
                     size = Sizes.Parse("buffer size", value, 0, int.MaxValue);
                     break;
-                case 'S' or StepLong:
+                case 'S':
                     step = Sizes.Parse("step_size", value, 0, int.MaxValue);
                     break;
                 case 't':

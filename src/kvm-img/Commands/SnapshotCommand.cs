@@ -16,7 +16,7 @@ internal sealed class SnapshotCommand : Command
         [
             CommonOptions.FormatOption(),
             CommonOptions.ImageOptsOption,
-            new('l', "list", null, "list the snapshots"),
+            new('l', "list", null, "list the snapshots (the default)"),
             new('c', "create", "SNAPSHOT", "create one of this name"),
             new('a', "apply", "SNAPSHOT", "make the disk's content that of one, found by id or name"),
             new('d', "delete", "SNAPSHOT", "delete one, found by id or name"),
@@ -40,11 +40,12 @@ internal sealed class SnapshotCommand : Command
         });
         if (operands.Length != 1)
             throw new UsageException("Expecting one image file name");
-        using var device = ImageAccess.Open(common, operands[0], new OpenSettings { ReadOnly = action is 'l' });
+        bool list = action is 0 or 'l';
+        using var device = ImageAccess.Open(common, operands[0], new OpenSettings { ReadOnly = list });
         var image = device as ISnapshotImage;
         switch (action)
         {
-            case 'l':
+            case 0 or 'l':
                 if (image is { Snapshots.Count: > 0 })
                 {
                     var s = new StringBuilder();
