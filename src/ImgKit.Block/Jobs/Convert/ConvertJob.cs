@@ -153,11 +153,9 @@ public sealed class ConvertJob
     /// <summary>The size of a block that is written whole or not at all.</summary>
     private int ZeroGranularity()
     {
-        int cluster = _target.Limits.ClusterSize;
-        if (cluster > 0)
-            return cluster;
-        long g = Math.Max(_target.Limits.RequestAlignment, 512);
-        while (g < 4096 && g * 2 <= _request.MinimumZeroRun)
+        // What is zero for less than is looked for is written with the data beside it; data is rounded to that, too.
+        long g = Math.Max(Math.Max(_target.Limits.RequestAlignment, 512), _target.Limits.ClusterSize);
+        while (g < PlainPieceSize && g * 2 <= _request.MinimumZeroRun)
             g *= 2;
         return (int)g;
     }
@@ -204,7 +202,7 @@ public sealed class ConvertJob
                     if (!job.AwaitTurn(piece.Index))
                         return;
                     job._request.Digest?.AppendZeroes(piece.Length);
-                    if (job._compressor is null || !job._request.TargetIsZero)
+                    if (job._compressor is null || !job._request.TargetIsZero || job._request.TargetHasBacking)
                         job.WriteZeroes(piece.Offset, piece.Length);
                     break;
                 case PieceKind.SkipZero:
