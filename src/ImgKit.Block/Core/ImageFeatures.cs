@@ -95,6 +95,9 @@ public interface IBitmapImage
     /// <summary>All, in the image's order.</summary>
     IReadOnlyList<BitmapInfo> Bitmaps { get; }
 
+    /// <summary>This image's version of the format can hold some.</summary>
+    bool SupportsBitmaps => true;
+
     /// <summary>Adds an empty one.</summary>
     void AddBitmap(string name, long granularity, bool enabled);
 

@@ -7,6 +7,7 @@ namespace ImgKit.Programs.Img;
 /// <summary><c>compare</c>: whether a guest would see the same.</summary>
 internal sealed class CompareCommand : Command
 {
+    private const string SizeWarning = "Warning: Image size mismatch!";
     private const int OpenFailed = 2;
     private const int ReadFailed = 4;
 
@@ -67,6 +68,8 @@ internal sealed class CompareCommand : Command
         }
         catch (CompareReadException e)
         {
+            if (!common.Quiet && e.Offset >= Math.Min(first.Length, second.Length))
+                OutputWriter.Out.WriteLine(SizeWarning);
             throw new CommandException($"Error while reading offset {e.Offset} of {(e.IsSecond ? name2 : name1)}: {e.Message}", ReadFailed);
         }
         if (!common.Quiet)
@@ -78,7 +81,7 @@ internal sealed class CompareCommand : Command
     {
         var w = OutputWriter.Out;
         if (sizesDiffer && (result.Difference == Difference.None || result.Difference == Difference.Content && result.Offset >= common))
-            w.WriteLine("Warning: Image size mismatch!");
+            w.WriteLine(SizeWarning);
         w.WriteLine(result.Difference switch
         {
             Difference.Content => $"Content mismatch at offset {result.Offset}!",

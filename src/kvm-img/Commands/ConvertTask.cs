@@ -108,7 +108,7 @@ internal sealed class ConvertTask(CommonOptions common)
             Create(target, total, options);
         var targetSettings = TargetSettings(options);
         using var device = ImageAccess.Open(common, target, TargetFormat, SkipCreate && IsTargetImageOpts, targetSettings);
-        if (CopyBitmaps && device is not IBitmapImage)
+        if (CopyBitmaps && device is not IBitmapImage { SupportsBitmaps: true })
             throw new CommandException($"Format driver '{device.DriverName}' does not support bitmaps");
         if (Compress && device is not ICompressingDevice)
             throw new CommandException("Compression not supported for this file format");
@@ -262,11 +262,12 @@ internal sealed class ConvertTask(CommonOptions common)
     {
         if (_sources.Count > 1)
             throw new CommandException("Copying bitmaps only possible with single source");
-        if (_opened[0] is not IBitmapImage source)
+        if (_opened[0] is not IBitmapImage { SupportsBitmaps: true } source)
             throw new CommandException("Source lacks bitmap support");
         if (SkipBrokenBitmaps)
             return;
-        foreach (var b in source.Bitmaps)
+        // The peer looks at the last one first.
+        foreach (var b in source.Bitmaps.Reverse())
             if (b.InUse)
                 throw new CommandException($"Cannot copy inconsistent bitmap '{b.Name}'\n"
                     + $"Try --skip-broken-bitmaps, or use '{ProgramName.Base} bitmap --remove' to delete it");
@@ -275,13 +276,13 @@ internal sealed class ConvertTask(CommonOptions common)
     private void CopyBitmapsTo(IBitmapImage target)
     {
         var source = (IBitmapImage)_opened[0];
+        foreach (var b in source.Bitmaps.Reverse())
+            if (b.InUse)
+                Report.Warning($"Skipping inconsistent bitmap '{b.Name}'");
         foreach (var b in source.Bitmaps)
         {
             if (b.InUse)
-            {
-                Report.Warning($"Skipping inconsistent bitmap '{b.Name}'");
                 continue;
-            }
             try
             {
                 target.AddBitmap(b.Name, b.Granularity, b.Auto);

@@ -307,11 +307,12 @@ internal sealed class Qcow2Header
     public string NameFeatures(ulong mask)
     {
         var names = new List<string>();
-        for (int at = 0; FeatureTable is { } t && at + 48 <= t.Length; at += 48)
+        // The last entry may lack the zeroes that fill up its name.
+        for (int at = 0; FeatureTable is { } t && at + 2 <= t.Length; at += 48)
         {
             if (t[at] == 0 && t[at + 1] < 64 && (mask & (1UL << t[at + 1])) != 0)
             {
-                names.Add(TextOf(t.AsSpan(at + 2, 46)));
+                names.Add(TextOf(t.AsSpan(at + 2, Math.Min(46, t.Length - at - 2))));
                 mask &= ~(1UL << t[at + 1]);
             }
         }

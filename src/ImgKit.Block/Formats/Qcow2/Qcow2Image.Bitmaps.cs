@@ -12,6 +12,9 @@ internal sealed partial class Qcow2Image : IBitmapImage
     public IReadOnlyList<BitmapInfo> Bitmaps => _bitmaps.ConvertAll(b => b.ToInfo());
 
     /// <inheritdoc/>
+    public bool SupportsBitmaps => Header.Version >= 3;
+
+    /// <inheritdoc/>
     public void AddBitmap(string name, long granularity, bool enabled)
     {
         CheckWritable();

@@ -115,7 +115,12 @@ internal sealed partial class Qcow2Image
     {
         if (Header.Version < 3)
         {
-            // Version 2 cannot say zero.
+            // Version 2 cannot say zero, but where no backing file shows, nothing at all reads as zeroes, too.
+            if (_backing is null)
+            {
+                DiscardClusters(offset, AlignUp(offset + count, _clusterSize), FreeReason.Request, full: false);
+                return count;
+            }
             if (options.HasFlag(ZeroOptions.NoFallback))
                 throw new NotSupportedException("version 2 images have no zero clusters");
             WriteZeroBytes(offset, count);

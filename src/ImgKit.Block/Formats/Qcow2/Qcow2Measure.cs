@@ -17,8 +17,9 @@ internal static class Qcow2Measure
         {
             size = AlignUp(source.Length, cluster);
             used = o.BackingFile is not null ? size : DataBytes(source, cluster);
-            if (source is IBitmapImage { Bitmaps: { Count: > 0 } list })
-                bitmaps = BitmapBytes(list, source.Length, cluster);
+            // Both sides must be able to hold some; then none is said to take 0 bytes.
+            if (source is IBitmapImage { SupportsBitmaps: true, Bitmaps: var list } && o.Version >= 3)
+                bitmaps = list.Count > 0 ? BitmapBytes(list, source.Length, cluster) : 0;
         }
         if (L1TooLarge(size, bits, o.ExtendedL2))
             throw new ImageException(ImageErrorKind.InvalidArgument, "The image size is too large (try using a larger cluster size)") { Errno = 27 };

@@ -50,8 +50,15 @@ public static class CommitJob
         target.Flush();
         if (!request.KeepTop && top is IEmptyableImage emptyable)
         {
-            emptyable.MakeEmpty();
-            top.Flush();
+            try
+            {
+                emptyable.MakeEmpty();
+                top.Flush();
+            }
+            catch (ImageException e)
+            {
+                throw new ImageException(e.Kind, $"Failed to empty {top.FileName}: {e.Message}", top.FileName, e.Offset, e) { Errno = e.Errno };
+            }
         }
     }
 
