@@ -98,6 +98,31 @@ public sealed class VmdkExtentTests
     }
 
     [Fact]
+    public void A_descriptor_in_an_old_code_page_is_kept_byte_for_byte()
+    {
+        using var folder = new TestData.Folder();
+        File.WriteAllBytes(folder.File("a"), Filled(4096, 1));
+        byte[] text = Encoding.Latin1.GetBytes(Head + "createType=\"monolithicFlat\"\nRW 8 FLAT \"a\" 0\nddb.comment = \"Gr\u00f6\u00dfe\"\n");
+        File.WriteAllBytes(folder.File("t.vmdk"), text);
+        using (var image = VmdkPeerTests.Open(folder.File("t.vmdk"), readOnly: false))
+            image.Write(0, [2]);
+        string after = Encoding.Latin1.GetString(File.ReadAllBytes(folder.File("t.vmdk")));
+        Assert.Equal(Encoding.Latin1.GetString(text), System.Text.RegularExpressions.Regex.Replace(after, "\nCID=[0-9a-f]{8}", "\nCID=12345678"));
+    }
+
+    [Fact]
+    public void A_disk_of_no_size_opens()
+    {
+        using var folder = new TestData.Folder();
+        foreach (string kind in (string[])["monolithicSparse", "streamOptimized"])
+        {
+            VmdkPeerTests.Create(folder.File(kind), 0, "subformat=" + kind);
+            using var image = VmdkPeerTests.Open(folder.File(kind));
+            Assert.Equal(0, image.Length);
+        }
+    }
+
+    [Fact]
     public void A_renamed_stream_opens()
     {
         using var folder = new TestData.Folder();

@@ -101,6 +101,33 @@ public sealed class VmdkModelTests
         }
     }
 
+    [Fact]
+    public void Tables_that_do_not_fit_into_the_cache_keep_their_entries()
+    {
+        using var folder = new TestData.Folder();
+        string file = folder.File("t.vmdk");
+        const int tables = 9000;
+        const long step = 512 * 65536L;
+        VmdkPeerTests.Create(file, tables * step);
+        using (var image = VmdkPeerTests.Open(file, readOnly: false))
+            Parallel.For(0, 2, t =>
+            {
+                byte[] b = new byte[512];
+                for (int i = t; i < tables; i += 2)
+                {
+                    BitConverter.TryWriteBytes(b, i + 1);
+                    image.Write(i * step + i % 512 * 65536L, b);
+                }
+            });
+        using var again = VmdkPeerTests.Open(file);
+        byte[] read = new byte[512];
+        for (int i = 0; i < tables; i++)
+        {
+            again.Read(i * step + i % 512 * 65536L, read);
+            Assert.Equal(i + 1, BitConverter.ToInt32(read));
+        }
+    }
+
     private enum Op
     {
         Write,

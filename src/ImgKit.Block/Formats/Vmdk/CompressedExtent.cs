@@ -289,8 +289,7 @@ internal sealed class CompressedExtent : VmdkExtent
         {
             ArrayPool<byte>.Shared.Return(buffer);
         }
-        if (_tables.ShouldWriteBack)
-            _tables.WriteBack();
+        _tables.WriteBackIfMuch();
     }
 
     /// <summary>Behind the last grain: an end-of-stream marker (a sector of zeroes, as no grain ends with) is written over.</summary>

@@ -22,6 +22,7 @@ internal sealed class GrainTables
     private readonly Queue<int> _loaded = new();
     private readonly SortedSet<int> _dirty = [];
     private readonly SortedSet<int> _dirtyDirectory = [];
+    private readonly HashSet<int> _writing = [];      // no longer dirty, but not yet in the file either
     private readonly Lock _writeBackLock = new();
 
     /// <param name="file">the extent's file.</param>
@@ -59,8 +60,7 @@ internal sealed class GrainTables
     /// <summary>Bytes of a table on disk, in whole sectors.</summary>
     public int TableBytes => (EntriesPerTable * 4 + 511) & ~511;
 
-    /// <summary>True when so much is held back that it should be written.</summary>
-    public bool ShouldWriteBack => _dirty.Count * TableBytes >= MaxDirtyBytes;
+    private bool HoldsMuch => _dirty.Count * TableBytes >= MaxDirtyBytes;
 
     /// <summary>The directory's entry: sector of the table, 0 where there is none.</summary>
     public uint GetDirectoryEntry(int index) => ChunkOf(index).Primary[index % ChunkEntries];
@@ -182,55 +182,76 @@ internal sealed class GrainTables
     public void WriteBack()
     {
         lock (_writeBackLock)
+            WriteBackLocked();
+    }
+
+    /// <summary><see cref="WriteBack"/>, when so much is held back that memory should be given back.</summary>
+    public void WriteBackIfMuch()
+    {
+        if (!HoldsMuch)
+            return;
+        lock (_writeBackLock)
         {
-            List<(int Index, uint Sector, uint Redundant, uint[] Entries)> tables;
-            List<(int Index, uint Sector, uint Redundant)> directory;
+            if (HoldsMuch)
+                WriteBackLocked();
+        }
+    }
+
+    private void WriteBackLocked()
+    {
+        List<(int Index, uint Sector, uint Redundant, uint[] Entries)> tables;
+        List<(int Index, uint Sector, uint Redundant)> directory;
+        lock (SyncRoot)
+        {
+            tables = new(_dirty.Count);
+            foreach (int i in _dirty)
+            {
+                var chunk = ChunkOf(i);
+                int slot = i % ChunkEntries;
+                tables.Add((i, chunk.Primary[slot], chunk.Redundant?[slot] ?? 0, (uint[])chunk.Tables[slot]!.Clone()));
+            }
+            directory = new(_dirtyDirectory.Count);
+            foreach (int i in _dirtyDirectory)
+                directory.Add((i, GetDirectoryEntry(i), Redundant != 0 ? GetRedundantEntry(i) : 0));
+            _writing.UnionWith(_dirty);
+            _dirty.Clear();
+            _dirtyDirectory.Clear();
+        }
+        try
+        {
+            _file.Flush();
+            if (tables.Count == 0)
+                return;
+            if (Redundant != 0)
+                WriteTables(tables, redundant: true);
+            WriteTables(tables, redundant: false);
+            if (directory.Count > 0)
+            {
+                _file.Flush();
+                foreach (var (index, sector, copy) in directory)
+                {
+                    if (Redundant != 0)
+                        WriteDirectoryEntry(true, index, copy);
+                    WriteDirectoryEntry(false, index, sector);
+                }
+            }
+            _file.Flush();
+        }
+        catch
+        {
             lock (SyncRoot)
             {
-                tables = new(_dirty.Count);
-                foreach (int i in _dirty)
-                {
-                    var chunk = ChunkOf(i);
-                    int slot = i % ChunkEntries;
-                    tables.Add((i, chunk.Primary[slot], chunk.Redundant?[slot] ?? 0, (uint[])chunk.Tables[slot]!.Clone()));
-                }
-                directory = new(_dirtyDirectory.Count);
-                foreach (int i in _dirtyDirectory)
-                    directory.Add((i, GetDirectoryEntry(i), Redundant != 0 ? GetRedundantEntry(i) : 0));
-                _dirty.Clear();
-                _dirtyDirectory.Clear();
+                foreach (var t in tables)
+                    _dirty.Add(t.Index);
+                foreach (var d in directory)
+                    _dirtyDirectory.Add(d.Index);
             }
-            try
-            {
-                _file.Flush();
-                if (tables.Count == 0)
-                    return;
-                if (Redundant != 0)
-                    WriteTables(tables, redundant: true);
-                WriteTables(tables, redundant: false);
-                if (directory.Count > 0)
-                {
-                    _file.Flush();
-                    foreach (var (index, sector, copy) in directory)
-                    {
-                        if (Redundant != 0)
-                            WriteDirectoryEntry(true, index, copy);
-                        WriteDirectoryEntry(false, index, sector);
-                    }
-                }
-                _file.Flush();
-            }
-            catch
-            {
-                lock (SyncRoot)
-                {
-                    foreach (var t in tables)
-                        _dirty.Add(t.Index);
-                    foreach (var d in directory)
-                        _dirtyDirectory.Add(d.Index);
-                }
-                throw;
-            }
+            throw;
+        }
+        finally
+        {
+            lock (SyncRoot)
+                _writing.Clear();
         }
     }
 
@@ -340,7 +361,7 @@ internal sealed class GrainTables
         for (int tries = _loaded.Count; tries > 0 && (_loaded.Count + 1L) * TableBytes > MaxCachedBytes; tries--)
         {
             int oldest = _loaded.Dequeue();
-            if (_dirty.Contains(oldest))
+            if (_dirty.Contains(oldest) || _writing.Contains(oldest))
                 _loaded.Enqueue(oldest);
             else
                 Volatile.Write(ref ChunkOf(oldest).Tables[oldest % ChunkEntries], null);

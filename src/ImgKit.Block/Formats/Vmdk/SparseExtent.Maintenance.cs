@@ -101,8 +101,7 @@ internal sealed partial class SparseExtent
                 for (int e = 0; e < _tables.EntriesPerTable; e++)
                     _tables.Set(first + e, 0);
             }
-            if (_tables.ShouldWriteBack)
-                _tables.WriteBack();
+            _tables.WriteBackIfMuch();
         }
         _tables.WriteBack();
         end = Math.Max(end, (_tables.Directory + _tables.Count * 4L + 511) / 512);

@@ -178,8 +178,7 @@ internal sealed partial class SparseExtent : VmdkExtent
             source = source[n..];
             offset += n;
         }
-        if (_tables.ShouldWriteBack)
-            _tables.WriteBack();
+        _tables.WriteBackIfMuch();
     }
 
     /// <summary>Grains that a thread is about to allocate.</summary>
@@ -356,8 +355,7 @@ internal sealed partial class SparseExtent : VmdkExtent
             offset += n;
             count -= n;
         }
-        if (_tables.ShouldWriteBack)
-            _tables.WriteBack();
+        _tables.WriteBackIfMuch();
     }
 
     /// <summary>Zeroes a range of which nothing is allocated. Where no backing device shows it reads as zeroes already.</summary>

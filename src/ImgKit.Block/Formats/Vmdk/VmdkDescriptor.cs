@@ -17,23 +17,29 @@ internal sealed class VmdkDescriptor
 
     private readonly List<string> _lines;
     private readonly string _newline;
+    private readonly Encoding _encoding;
 
-    private VmdkDescriptor(List<string> lines, string newline)
+    private VmdkDescriptor(List<string> lines, string newline, Encoding encoding)
     {
         _lines = lines;
         _newline = newline;
+        _encoding = encoding;
     }
 
     /// <summary>Parses text up to the first NUL.</summary>
     public static VmdkDescriptor Parse(ReadOnlySpan<byte> bytes)
     {
         int end = bytes.IndexOf((byte)0);
-        string text = Encoding.UTF8.GetString(end >= 0 ? bytes[..end] : bytes);
+        if (end >= 0)
+            bytes = bytes[..end];
+        // What is not UTF-8 is in some code page; byte for byte it is kept as it is.
+        var encoding = System.Text.Unicode.Utf8.IsValid(bytes) ? Encoding.UTF8 : Encoding.Latin1;
+        string text = encoding.GetString(bytes);
         string newline = text.Contains("\r\n", StringComparison.Ordinal) ? "\r\n" : "\n";
         var lines = text.Split('\n').Select(l => l.TrimEnd('\r')).ToList();
         if (lines.Count > 0 && lines[^1].Length == 0)
             lines.RemoveAt(lines.Count - 1);
-        return new VmdkDescriptor(lines, newline);
+        return new VmdkDescriptor(lines, newline, encoding);
     }
 
     /// <summary>The bytes to store.</summary>
@@ -42,7 +48,7 @@ internal sealed class VmdkDescriptor
         var s = new StringBuilder();
         foreach (string l in _lines)
             s.Append(l).Append(_newline);
-        return Encoding.UTF8.GetBytes(s.ToString());
+        return _encoding.GetBytes(s.ToString());
     }
 
     /// <summary>The value of a key without its quotes, or null.</summary>
