@@ -16,6 +16,18 @@ public static class FileNames
         return slash >= 0 && slash < colon ? null : name[..colon];
     }
 
+    /// <summary>The name from whose folder an image's relative names start: the image's own, or, where that is composed (<c>json:</c>, a filter's
+    /// prefix), the file's below the filters.</summary>
+    /// <param name="fileName">the image's name.</param>
+    /// <param name="storage">the device that holds its bytes.</param>
+    public static string BaseOf(string fileName, BlockDevice? storage)
+    {
+        while (storage is { Storage: { } below })
+            storage = below;
+        bool composed = fileName.StartsWith("json:", StringComparison.Ordinal) || HasProtocol(fileName);
+        return composed && storage is Protocols.File.FileDevice ? storage.FileName : fileName;
+    }
+
     /// <summary>A name found in an image, made usable from here: relative ones are relative to the image's folder.</summary>
     /// <exception cref="ImageException">relative, and the image is not a plain file.</exception>
     public static string Resolve(string image, string name)

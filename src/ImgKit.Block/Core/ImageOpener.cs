@@ -87,7 +87,7 @@ public sealed class ImageOpener
             Gate(new ImageReference(kind, parent.FileName, name, format));
             return Open(name, format, settings, all);
         }
-        string resolved = FileNames.Resolve(FolderName(parent), name);
+        string resolved = FileNames.Resolve(FileNames.BaseOf(parent.FileName, parent.Storage), name);
         Gate(new ImageReference(kind, parent.FileName, resolved, format));
         return OpenNode(all, format, resolved, settings);
     }
@@ -130,16 +130,6 @@ public sealed class ImageOpener
 
     /// <summary>The protocol that a file name belongs to.</summary>
     public BlockDriver DriverForFile(string fileName) => ProtocolFor(fileName).Driver;
-
-    /// <summary>The name whose folder relative names start from: below filters, that of the file.</summary>
-    private static string FolderName(OpenContext parent)
-    {
-        var storage = parent.Storage;
-        while (storage is { Storage: { } below })
-            storage = below;
-        bool composed = parent.FileName.StartsWith("json:", StringComparison.Ordinal) || FileNames.HasProtocol(parent.FileName);
-        return composed && storage is Protocols.File.FileDevice ? storage.FileName : parent.FileName;
-    }
 
     private void Gate(ImageReference reference)
     {

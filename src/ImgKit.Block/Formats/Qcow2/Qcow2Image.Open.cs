@@ -132,7 +132,7 @@ internal sealed partial class Qcow2Image
         string name = Header.DataFile ?? "";
         string? format = null;
         if (child.IsEmpty)
-            format = name.StartsWith("json:", StringComparison.Ordinal) ? "raw" : context.Opener.DriverForFile(FileNames.Resolve(FileName, name)).Name;
+            format = name.StartsWith("json:", StringComparison.Ordinal) ? "raw" : context.Opener.DriverForFile(FileNames.Resolve(FileNames.BaseOf(FileName, context.Storage), name)).Name;
         else if (!child.Contains("driver"))
             format = "raw";
         _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, name, format,

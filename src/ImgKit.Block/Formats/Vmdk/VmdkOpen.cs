@@ -154,7 +154,7 @@ internal static class VmdkOpen
         string resolved;
         try
         {
-            resolved = FileNames.Resolve(context.FileName, name);
+            resolved = FileNames.Resolve(FileNames.BaseOf(context.FileName, context.Storage), name);
         }
         catch (ImageException e)
         {

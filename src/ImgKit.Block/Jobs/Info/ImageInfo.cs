@@ -56,7 +56,7 @@ public sealed record ImageInfo
             // Raw has no details, but cannot be dirty: the peer says so, too.
             IsDirty = details?.IsDirty ?? (device.DriverName == "raw" ? false : null),
             BackingFile = backing,
-            FullBackingFile = backing is null ? null : Resolve(device.FileName, backing),
+            FullBackingFile = backing is null ? null : Resolve(FileNames.BaseOf(device.FileName, device.Storage), backing),
             BackingFormat = backing is null || string.IsNullOrEmpty(backed!.BackingFormat) ? null : backed.BackingFormat,
             Snapshots = device is ISnapshotImage s ? s.Snapshots : [],
             FormatSpecific = details?.FormatSpecific,
