@@ -102,7 +102,7 @@ internal sealed unsafe partial class Interpreter
                 int size = _i.Mnemonic == Mnemonic.Pusha ? 2 : 4;
                 ulong top = _c->Gpr[4];
                 // All eight or none: what can fault is touched first.
-                for (int i = 7; i >= 0; i--)
+                for (int i = 0; i < 8; i++)
                     memory.ProbeLinear(Linear(2, top - (ulong)((i + 1) * size) & StackMask, size, true), size, true);
                 for (int i = 0; i < 8; i++)
                     WriteStack(top - (ulong)((i + 1) * size), _c->Gpr[i], size);

@@ -11,6 +11,7 @@ public sealed class ProgramTests
     [Theory]
     [InlineData("real")]
     [InlineData("protected")]
+    [InlineData("paging")]
     public void A_program_prints_what_it_prints_on_a_precise_interpreter(string name)
     {
         string folder = Path.Combine(AppContext.BaseDirectory, "Programs");
