@@ -106,6 +106,20 @@ public sealed class VmdkDamageTests
     }
 
     [Fact]
+    public void Space_that_a_repair_adds_is_nobodys_grain()
+    {
+        using var folder = new TestData.Folder();
+        var (file, _) = Make(folder);
+        byte[] b = File.ReadAllBytes(file);
+        var (_, gd, redundantTable, _) = Places(b);
+        BinaryPrimitives.WriteInt32LittleEndian(b.AsSpan(gd), 0x7FFFFFF);
+        BinaryPrimitives.WriteInt32LittleEndian(b.AsSpan(redundantTable + 12), (b.Length + 65535) / 65536 * 128);
+        File.WriteAllBytes(file, b);
+        Assert.Equal(2, Check(file, CheckRepair.All).Result.CorruptionsFixed);
+        Assert.Equal(0, Check(file, CheckRepair.None).Result.Corruptions);
+    }
+
+    [Fact]
     public void A_stream_grain_with_a_wrong_marker_is_found()
     {
         using var folder = new TestData.Folder();

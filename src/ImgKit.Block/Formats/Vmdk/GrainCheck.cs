@@ -22,6 +22,7 @@ internal sealed class GrainCheck(BlockDevice file, GrainTables tables, long grai
     private Action<string> _report = null!;
     private bool _repair;
     private uint _lastTable;
+    private long _length;      // of the file before any repair
 
     /// <summary>Stored grains start with a marker that names their first sector.</summary>
     public bool Markers { get; init; }
@@ -34,8 +35,9 @@ internal sealed class GrainCheck(BlockDevice file, GrainTables tables, long grai
         _repair = repair == CheckRepair.All;
         _report = report;
         _result = result;
+        _length = file.Length;
         long unit = Markers ? 512 : grainSectors * 512L;
-        long slots = file.Length / unit + 1;
+        long slots = _length / unit + 1;
         _used = slots <= MaxBits ? new BitArray((int)slots) : null;
         for (int i = 0; i < tables.Count && _result.Corruptions < MaxErrors; i++)
         {
@@ -131,16 +133,16 @@ internal sealed class GrainCheck(BlockDevice file, GrainTables tables, long grai
     private bool IsStored(uint entry) => entry > 1 || (entry == 1 && !zeroedGrains);
 
     private bool IsPlausible(int index, int i, uint entry) =>
-        IsStored(entry) && entry >= firstDataSector && entry * 512L < file.Length && (!Markers || MarkerIsRight(index, i, entry));
+        IsStored(entry) && entry >= firstDataSector && entry * 512L < _length && (!Markers || MarkerIsRight(index, i, entry));
 
     private bool MarkerIsRight(int index, int i, uint entry)
     {
         Span<byte> header = stackalloc byte[StreamMarker.GrainHeaderSize];
-        if (entry * 512L + header.Length > file.Length)
+        if (entry * 512L + header.Length > _length)
             return false;
         file.Read(entry * 512L, header);
         uint length = BinaryPrimitives.ReadUInt32LittleEndian(header[8..]);
-        return length > 0 && entry * 512L + header.Length + length <= file.Length
+        return length > 0 && entry * 512L + header.Length + length <= _length
             && BinaryPrimitives.ReadUInt64LittleEndian(header) == (ulong)(FirstSector + SectorOf(index, i));
     }
 
@@ -156,7 +158,7 @@ internal sealed class GrainCheck(BlockDevice file, GrainTables tables, long grai
                 continue;
             long sector = FirstSector + SectorOf(index, i);
             string? wrong = null;
-            if (e * 512L >= file.Length)
+            if (e * 512L >= _length)
                 wrong = $"cluster offset for sector {sector} points after EOF";
             else if (e < firstDataSector)
                 wrong = $"cluster offset for sector {sector} points into the metadata";
