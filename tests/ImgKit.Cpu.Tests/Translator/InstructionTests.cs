@@ -4,10 +4,11 @@ using ImgKit.Cpu.Models;
 namespace ImgKit.Cpu.Tests.Translator;
 
 /// <summary>Every instruction form of the host's own processor, with random operands, against the processor itself.</summary>
+[Collection("host comparison")]
 public sealed class InstructionTests
 {
     /// <summary>Instances of each form.</summary>
-    private const int Rounds = 5;
+    private const int Rounds = 3;
 
     private static bool IsComparable(Code code)
     {

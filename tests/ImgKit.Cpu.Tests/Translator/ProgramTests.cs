@@ -4,6 +4,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace ImgKit.Cpu.Tests.Translator;
 
 /// <summary>Small programs: what cannot be seen in a single instruction.</summary>
+[Collection("host comparison")]
 public sealed class ProgramTests
 {
     private const ulong CodeAt = 0x7000;
