@@ -46,6 +46,11 @@ public abstract class CpuEngine : IDisposable
     /// <summary>Makes a vCPU. Only before the machine runs; indices from 0 without holes.</summary>
     public abstract Vcpu CreateVcpu(int index, IVcpuBus bus);
 
+    /// <summary>The A20 gate of the machine, for all vCPUs. Does nothing where the engine leaves it to the map of memory.</summary>
+    public virtual void SetA20(bool enabled)
+    {
+    }
+
     /// <summary>Level of an input of PIC and I/O APIC together (GSI 0..15 ISA lines, 16..23 I/O APIC only); <see cref="InterruptControllers.Kernel"/> only.</summary>
     public virtual void SetInterruptLine(int gsi, bool asserted) =>
         throw new InvalidOperationException("the interrupt controllers are not the engine's");

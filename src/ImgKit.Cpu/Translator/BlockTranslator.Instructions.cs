@@ -129,7 +129,8 @@ internal sealed unsafe partial class BlockTranslator
                     return false;
                 }
                 ToLongModeForm(ref instruction);
-                EmitGeneric(ref instruction, use != FpuUse.None || instruction.Mnemonic is Mnemonic.Div or Mnemonic.Idiv);
+                EmitGeneric(ref instruction, use != FpuUse.None ||
+                    instruction.Mnemonic is Mnemonic.Div or Mnemonic.Idiv or Mnemonic.Cmpxchg16b);
                 return false;
         }
     }

@@ -48,8 +48,8 @@ public sealed class TranslatorEngine : CpuEngine
         return vcpu;
     }
 
-    /// <summary>The A20 gate. Machine-wide; may be called while vCPUs run.</summary>
-    public void SetA20(bool enabled)
+    /// <inheritdoc/>
+    public override void SetA20(bool enabled)
     {
         foreach (var vcpu in Vcpus)
             vcpu.SetA20(enabled);

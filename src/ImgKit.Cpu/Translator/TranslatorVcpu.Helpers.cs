@@ -89,8 +89,10 @@ public sealed unsafe partial class TranslatorVcpu
         try
         {
             cpu.TakeFlags();
-            bool leave = (c->PendingStore & 2) != 0;
+            bool device = (c->PendingStore & 1) != 0, leave = (c->PendingStore & 2) != 0;
             cpu.Memory.CompleteStore();
+            // A device's register may have moved memory or raised an interrupt.
+            leave |= device && Volatile.Read(ref c->KeepRunning) == 0;
             ref readonly var at = ref cpu._translator.GetSite(site);
             if (!leave || (at.Info & Site.Leaves) != 0)
                 return (int)ExitReason.Continue;
