@@ -1,6 +1,5 @@
 using ImgKit.Block;
 using ImgKit.Block.Jobs.Overlay;
-using ImgKit.Block.Protocols.Nbd;
 using ImgKit.CommandLine;
 using ImgKit.Nbd;
 

@@ -1,4 +1,3 @@
-using ImgKit.Block;
 
 namespace ImgKit.Programs.Nbd;
 

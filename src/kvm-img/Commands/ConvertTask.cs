@@ -1,6 +1,5 @@
 using ImgKit.Block;
 using ImgKit.Block.Jobs.Convert;
-using ImgKit.Block.Jobs.Copy;
 using ImgKit.Block.Jobs.Create;
 using ImgKit.Block.Jobs.Digest;
 using ImgKit.Block.Jobs.Streams;

@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
-using ImgKit.Cpu.Models;
 
 namespace ImgKit.Cpu.Tests.Translator;
 
