@@ -21,6 +21,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Filters.BlkverifyDevice.Driver,
         Filters.WriteLogDevice.Driver,
         Filters.CompressDevice.Driver,
+        Filters.QuorumDevice.Driver,
         Protocols.Null.NullProtocol.Coroutine,
         Protocols.Null.NullProtocol.Aio,
     ]);

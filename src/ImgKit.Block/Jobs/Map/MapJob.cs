@@ -45,9 +45,11 @@ public static class MapJob
     private static MapEntry Look(BlockDevice device, long offset, long count)
     {
         var (e, layer, depth) = BlockExtents.GetExtentAbove(device, offset, count);
-        bool hasOffset = (e.Kind & ExtentKind.OffsetValid) != 0;
+        // A device may answer another question in place of allocation (an NBD dirty bitmap): then nothing is said of a part of it.
+        bool said = e.IsData || e.IsZero;
+        bool hasOffset = said && (e.Kind & ExtentKind.OffsetValid) != 0;
         string? file = hasOffset ? (e.HostDevice ?? layer.Storage ?? layer).FileName : null;
-        return new MapEntry(offset, e.Length, depth, e.IsAllocated, e.IsZero, e.IsData, e.IsCompressed, hasOffset ? e.HostOffset : -1, file);
+        return new MapEntry(offset, e.Length, depth, said && e.IsAllocated, e.IsZero, e.IsData, e.IsCompressed, hasOffset ? e.HostOffset : -1, file);
     }
 
     private static bool CanJoin(in MapEntry a, in MapEntry b) =>

@@ -32,6 +32,8 @@ public static class NullProtocol
 
     private sealed class NullDevice(string name, long size, bool readZeroes, long latency) : BlockDevice
     {
+        public override string FileName { get; set; } = name + "://";
+
         public override string DriverName => name;
 
         public override long Length => size;
