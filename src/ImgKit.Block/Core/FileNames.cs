@@ -45,15 +45,4 @@ public static class FileNames
             throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot use relative backing file names for '{image}'", image);
         return slash < 0 ? name : path[..(slash + 1)] + name;
     }
-
-    /// <summary>The name whose folder relative names start from: for an image below filters or described by options, that of its file.</summary>
-    /// <param name="fileName">of the image.</param>
-    /// <param name="storage">the device that holds its bytes.</param>
-    public static string BaseOf(string fileName, BlockDevice? storage)
-    {
-        while (storage is { Storage: { } below })
-            storage = below;
-        bool composed = fileName.StartsWith("json:", StringComparison.Ordinal) || HasProtocol(fileName);
-        return composed && storage is Protocols.File.FileDevice ? storage.FileName : fileName;
-    }
 }
