@@ -39,6 +39,8 @@ rig_initramfs() {
   cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
   cp -L /lib/x86_64-linux-gnu/lib{c,m}.so.6 "$root/lib/x86_64-linux-gnu/"
   for f in "$@"; do cp -L "$f" "$root/data/"; done
+  mkdir -p "$root/usr/share"
+  ln -s /data "$root/usr/share/seabios"
   {
     printf '%s\n' '#!/bin/sh' 'mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev' \
       'for m in irqbypass kvm kvm-amd; do insmod /mod/$m.ko; done'

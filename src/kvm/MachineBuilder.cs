@@ -276,7 +276,12 @@ internal sealed class MachineBuilder : IDisposable
     {
         Drive Find(string id) => _named.TryGetValue(id, out var d) ? d : throw new MachineException($"Property can't find value '{id}'");
         if (_settings is { NoDefaults: false, Vga: "std" } && _settings.Machine == "pc" && DeviceCatalogue.Find("VGA") is { } vga)
-            _pc!.AddDevice(vga, new Dictionary<string, string>());
+        {
+            var values = new Dictionary<string, string>();
+            if (_settings.Folders.Select(f => Path.Combine(f, "vgabios-stdvga.bin")).FirstOrDefault(File.Exists) is { } bios)
+                values["romfile"] = bios;
+            _pc!.AddDevice(vga, values);
+        }
         foreach (var p in placed)
         {
             string? type = p.Interface switch
