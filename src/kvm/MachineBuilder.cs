@@ -44,7 +44,8 @@ internal sealed class MachineBuilder : IDisposable
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
         var accelerator = ChooseAccelerator(out bool useKvm);
-        var model = CpuModel.Parse(s.Cpu ?? (useKvm ? "host" : "qemu64"), Topology());
+        var kvmModel = useKvm ? new KvmCpuModel(s.Cpu ?? "host", Topology()) : null;
+        var model = kvmModel?.Model ?? CpuModel.Parse(s.Cpu ?? "qemu64", Topology());
         var opener = new DriveOpener(new ImageOpener { Warn = Program.Warn });
         var placed = OpenDrives(opener);
         foreach (string text in s.CharDevices)
@@ -57,7 +58,7 @@ internal sealed class MachineBuilder : IDisposable
             Loop = _loop,
             MemorySize = s.Memory,
             Processors = s.Processors,
-            Engine = map => useKvm ? MakeKvm(map, accelerator, s) : new TranslatorEngine(map, model),
+            Engine = map => kvmModel != null ? MakeKvm(map, accelerator, kvmModel, s) : new TranslatorEngine(map, model),
             HasPci = s.Machine == "pc",
             HasAcpi = s.Acpi && s.Machine == "pc",
             HasHpet = s.Hpet && s.Machine == "pc",
@@ -142,11 +143,21 @@ internal sealed class MachineBuilder : IDisposable
         return accelerator;
     }
 
-    private static KvmVm MakeKvm(PhysicalMemoryMap map, Accelerator accelerator, Settings s) => new(map, new KvmOptions
+    private static KvmVm MakeKvm(PhysicalMemoryMap map, Accelerator accelerator, KvmCpuModel model, Settings s)
     {
-        InterruptControllers = accelerator.InterruptControllers,
-        ProcessorCount = s.Processors,
-    });
+        var vm = new KvmVm(map, new KvmOptions
+        {
+            InterruptControllers = accelerator.InterruptControllers,
+            ProcessorCount = s.Processors,
+            SelectCpuid = model.Select,
+            HasOwnTopology = model.HasOwnTopology,
+            HideKvm = model.HideKvm,
+            HyperV = model.HyperV,
+        });
+        foreach (string flag in model.Missing(vm.SupportedCpuid))
+            Program.Warn($"host doesn't support requested feature: {flag}");
+        return vm;
+    }
 
     private byte[] FindFirmware()
     {

@@ -77,16 +77,22 @@ internal static unsafe class KvmCpuid
         switch (leaf.Function)
         {
             case 1:
-                uint ecx = leaf.Ecx & ~(1u << 21 | 1u << 24) | 1u << 31;
-                if (kernelApic)
+                uint ecx = leaf.Ecx & ~(1u << 21 | 1u << 24);
+                if (kernelApic && (leaf.Ecx >> 21 & 1 | (vm.Options.HasOwnTopology ? 0u : 1)) != 0)
                 {
                     ecx |= 1u << 21; // x2APIC
                     if (vm.VmExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0)
                         ecx |= 1u << 24;
                 }
+                if (!vm.Options.HideKvm || vm.Options.HyperV != HyperVFeatures.None)
+                    ecx |= 1u << 31;
+                if (vm.Options.HasOwnTopology)
+                    return leaf with { Ecx = ecx };
                 uint logical = count > 1 ? (uint)Math.Min(count, 255) : 0;
                 uint edx = count > 1 ? leaf.Edx | 1u << 28 : leaf.Edx & ~(1u << 28);
                 return leaf with { Ebx = leaf.Ebx & 0xFFFF | logical << 16 | (uint)index << 24, Ecx = ecx, Edx = edx | 1u << 9 };
+            case not 1 when vm.Options.HasOwnTopology:
+                return leaf;
             case 4 when (leaf.Eax & 31) != 0:
                 // one thread a core, all cores in one package
                 return leaf with { Eax = leaf.Eax & 0x3FFF | (uint)(Math.Min(count, 64) - 1) << 26 };

@@ -22,6 +22,9 @@ public sealed class KvmOptions
     /// and what depends on the interrupt controllers are set afterwards.</summary>
     public Func<IReadOnlyList<CpuidLeaf>, int, IEnumerable<CpuidLeaf>>? SelectCpuid { get; init; }
 
+    /// <summary>The selected leaves say how processors are grouped: only what depends on the interrupt controllers is set.</summary>
+    public bool HasOwnTopology { get; init; }
+
     /// <summary>Number of vCPUs the machine will have (for the topology leaves).</summary>
     public int ProcessorCount { get; init; } = 1;
 
