@@ -82,6 +82,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         space.Update();
 
         Engine = options.Engine(_map);
+        Services.Engine = Engine;
         var controllers = Engine.InterruptControllers;
         var gsi = new GsiRouter();
         Services.IsaInterrupts = gsi;

@@ -30,6 +30,9 @@ public sealed class MachineServices
     /// <summary>Requests to the machine as a whole.</summary>
     public required IMachineControl Control { get; init; }
 
+    /// <summary>What runs the processors: for events that it takes without an exit. Null while there is none.</summary>
+    public Cpu.CpuEngine? Engine { get; set; }
+
     /// <summary>ISA interrupt lines 0..15.</summary>
     public IInterruptSink? IsaInterrupts { get; set; }
 

@@ -199,6 +199,8 @@ public abstract partial class VirtioPci
     public override void ConfigWrite(int offset, uint value, int size)
     {
         base.ConfigWrite(offset, value, size);
+        if (offset < 0x28)
+            FollowBars();
         if (_pciAccess != 0 && offset == _pciAccess + 16 && PciAccess(out uint at, out int length))
             new ModernRegisters(this).MmioWrite(at, BinaryPrimitives.ReadUInt32LittleEndian(Config[(_pciAccess + 16)..]), length);
     }

@@ -40,7 +40,7 @@ public abstract partial class VirtioPci : PciDevice
         _hasLegacy = interfaces != VirtioInterfaces.Modern;
         if (_hasLegacy)
             AddPortBar(0, 128, new LegacyPorts(this), 4);
-        AddMsix(MsixBar, Math.Min(128, queueSizes.Length + 1));
+        AddMsix(MsixBar, Math.Min(128, queueSizes.Length + 1)).Changed += RouteChanged;
         if (interfaces == VirtioInterfaces.Legacy)
             return;
         OffersModern = true;
@@ -174,7 +174,7 @@ public abstract partial class VirtioPci : PciDevice
     {
         if (Msix!.IsEnabled)
         {
-            if (vector != NoVector)
+            if (vector != NoVector && !SignalRoute(vector))
                 Msix.Notify(vector);
             return;
         }
@@ -214,6 +214,7 @@ public abstract partial class VirtioPci : PciDevice
         if ((rising & VirtioStatus.DriverOk) == 0)
             return;
         DriverReady();
+        AttachEvents();
         // a legacy driver may have filled its queues before
         foreach (var queue in _queues)
             if (queue.HasWork)
@@ -236,6 +237,7 @@ public abstract partial class VirtioPci : PciDevice
         _select = 0;
         _deviceFeatureSelect = _driverFeatureSelect = 0;
         _driverFeatures = 0;
+        DetachEvents();
         _legacyDriver = false;
         DriverError = null;
         foreach (var queue in _queues)
@@ -309,5 +311,9 @@ public abstract partial class VirtioPci : PciDevice
         state.Field("legacy-driver", ref _legacyDriver);
         foreach (var queue in _queues)
             state.Part($"queue{queue.Index}", queue);
+        if (!state.IsLoading)
+            return;
+        DetachEvents();
+        AttachEvents();
     }
 }
