@@ -6,11 +6,20 @@ using static Iced.Intel.AssemblerRegisters;
 namespace ImgKit.KvmSmoke;
 
 /// <summary>Guests that any engine must run alike; the machine holds the interrupt controllers.</summary>
-internal sealed unsafe class CommonTests(Func<PhysicalMemoryMap, CpuEngine> create)
+/// <param name="create">makes the engine.</param>
+/// <param name="createOther">makes the engine that a running guest is carried to; may be of the same kind.</param>
+internal sealed unsafe class CommonTests(Func<PhysicalMemoryMap, CpuEngine> create, Func<PhysicalMemoryMap, CpuEngine> createOther)
 {
     private Guest Make(nint dirtyLog = 0) => new(create, dirtyLog);
 
-    public IEnumerable<(string Name, Action Run)> All =>
+    private Guest MakeOther() => new(createOther);
+
+    public IEnumerable<(string Name, Action Run)> All => Tests.Select(t => (t.Name, t.Run));
+
+    /// <summary>Those that carry a guest from one engine to the other.</summary>
+    public IEnumerable<(string Name, Action Run)> Carrying => Tests.Where(t => t.Run == Carry || t.Run == FpuState);
+
+    private IEnumerable<(string Name, Action Run)> Tests =>
     [
         ("port I/O in real mode", PortIo),
         ("string port I/O", StringPortIo),
@@ -313,7 +322,7 @@ internal sealed unsafe class CommonTests(Func<PhysicalMemoryMap, CpuEngine> crea
         }
         stop.Cancel();
         source.Join();
-        Check.Equal((ushort)200, *(ushort*)(g.Ram + 0x4000), "interrupts taken");
+        Check.True(*(ushort*)(g.Ram + 0x4000) is 200 or 201, $"{*(ushort*)(g.Ram + 0x4000)} interrupts taken"); // one may come before the CLI
     }
 
     private void Nmi()
@@ -523,7 +532,7 @@ internal sealed unsafe class CommonTests(Func<PhysicalMemoryMap, CpuEngine> crea
         var state = new CpuState();
         cpu.GetState(state);
         Check.True(state.Gpr[1] < 30_000_000, "stopped under way");
-        using var other = Make();
+        using var other = MakeOther();
         Buffer.MemoryCopy(g.Ram, other.Ram, Guest.RamSize, Guest.RamSize);
         var second = other.AddCpu();
         second.SetState(state);
@@ -635,7 +644,7 @@ internal sealed unsafe class CommonTests(Func<PhysicalMemoryMap, CpuEngine> crea
         var state = new CpuState();
         cpu.GetState(state);
         Check.Equal(0x1122334455667788ul, BitConverter.ToUInt64(state.Xsave, 160 + 3 * 16), "XMM3 in the state");
-        using var other = Make();
+        using var other = MakeOther();
         Buffer.MemoryCopy(g.Ram, other.Ram, Guest.RamSize, Guest.RamSize);
         var second = other.AddCpu();
         state.Halted = false;

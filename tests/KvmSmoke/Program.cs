@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using ImgKit.Cpu;
 using ImgKit.Cpu.Kvm;
+using ImgKit.Cpu.Models;
+using ImgKit.Cpu.Translator;
 using ImgKit.KvmSmoke;
 
 // kvm-smoke [FILTER]: runs small guests on /dev/kvm, prints a line a test and "KVM-SMOKE passed N failed M"; exit status 1 when any failed.
@@ -12,9 +14,13 @@ if (!host.IsUsable)
     return 1;
 }
 
-var common = new CommonTests(map => new KvmVm(map, new KvmOptions { InterruptControllers = InterruptControllers.Machine, ProcessorCount = 2 }));
+var model = CpuModel.Parse("qemu64", new CpuTopology(1, 2, 1));
+CpuEngine Kvm(PhysicalMemoryMap map) => new KvmVm(map, new KvmOptions { InterruptControllers = InterruptControllers.Machine, ProcessorCount = 2 });
+CpuEngine Soft(PhysicalMemoryMap map) => new TranslatorEngine(map, model);
 int passed = 0, failed = 0;
-foreach (var (name, run) in common.All.Concat(KvmTests.All))
+foreach (var (name, run) in new CommonTests(Kvm, Kvm).All.Concat(KvmTests.All)
+    .Concat(new CommonTests(Kvm, Soft).Carrying.Select(t => ($"from KVM to the software CPU: {t.Name}", t.Run)))
+    .Concat(new CommonTests(Soft, Kvm).All.Select(t => ($"software CPU: {t.Name}", t.Run))))
 {
     if (args.Length > 0 && !name.Contains(args[0], StringComparison.OrdinalIgnoreCase))
         continue;

@@ -147,8 +147,11 @@ internal sealed unsafe partial class VgaCore
     private void TakeDirty(Span<bool> dirty)
     {
         _services.Space.Map.SynchronizeDirtyLogs();
+        bool any = false;
         for (int i = 0; i < dirty.Length; i++)
-            dirty[i] = Volatile.Read(ref _dirty[i]) != 0 && Interlocked.Exchange(ref _dirty[i], 0) != 0;
+            any |= dirty[i] = Volatile.Read(ref _dirty[i]) != 0 && Interlocked.Exchange(ref _dirty[i], 0) != 0;
+        if (any)
+            _services.Space.Map.BeginDirtyScan();
     }
 
     private bool IsDirty(ReadOnlySpan<bool> dirty, uint at, uint length)

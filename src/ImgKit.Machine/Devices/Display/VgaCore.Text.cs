@@ -66,6 +66,7 @@ internal sealed unsafe partial class VgaCore
             any |= Volatile.Read(ref _dirty[i]) != 0 && Interlocked.Exchange(ref _dirty[i], 0) != 0;
         if (!any)
             return false;
+        _services.Space.Map.BeginDirtyScan();
         // the two fonts in use: 256 characters of 32 bytes each
         foreach (uint font in (ReadOnlySpan<uint>)[Font(false), Font(true)])
             for (uint i = 0; i < 8192; i++)
