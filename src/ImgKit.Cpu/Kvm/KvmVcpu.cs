@@ -115,7 +115,7 @@ public sealed unsafe partial class KvmVcpu : Vcpu
                 Inject();
             ulong cr8 = 0;
             if (!_kernelApic)
-                _run->cr8 = cr8 = (ulong)(_bus.GetTaskPriority(this) >> 4);
+                _run->cr8 = cr8 = _bus.GetTaskPriority(this);
 
             int r = Enter();
             ExitCount++;
@@ -282,7 +282,7 @@ public sealed unsafe partial class KvmVcpu : Vcpu
     private void SynchronizeApic(ulong before)
     {
         if (_run->cr8 != before)
-            _bus.SetTaskPriority(this, (byte)(_run->cr8 << 4));
+            _bus.SetTaskPriority(this, (byte)_run->cr8);
         if (_run->apic_base != _apicBase)
         {
             _apicBase = _run->apic_base;

@@ -258,7 +258,8 @@ public sealed class LocalApic : Device
         return ticks >= _initialCount ? 0 : (uint)(_initialCount - ticks);
     }
 
-    private void ArmTimer()
+    /// <param name="started">the count was just written: a short one may have run out already, and still interrupts.</param>
+    private void ArmTimer(bool started = false)
     {
         switch (_lvt[Timer] >> 17 & 3)
         {
@@ -276,7 +277,7 @@ public sealed class LocalApic : Device
                 _timer.Arm(_countStart + Math.Max(0, (now - _countStart) / period + 1) * period);
                 return;
             }
-            case 0 when _initialCount != 0 && CurrentCount() != 0:
+            case 0 when _initialCount != 0 && (started || _timer.IsArmed):
                 _timer.Arm(_countStart + ((long)_initialCount << DivideShift));
                 return;
             default:
@@ -397,7 +398,7 @@ public sealed class LocalApic : Device
                     break;
                 _initialCount = value;
                 _countStart = _clock.Now;
-                ArmTimer();
+                ArmTimer(true);
                 break;
             case 0x3E:
                 _divide = value & 0x0B;
