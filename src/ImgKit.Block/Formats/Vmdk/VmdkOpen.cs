@@ -158,7 +158,14 @@ internal static class VmdkOpen
         }
         catch (ImageException e)
         {
-            throw new ImageException(e.Kind, $"Cannot use relative paths with VMDK descriptor file '{context.FileName}': {e.Message}", context.FileName, inner: e);
+            BlockDevice bottom = context.File;
+            while (bottom.Storage is { } below)
+                bottom = below;
+            throw new ImageException(e.Kind, $"Cannot use relative paths with VMDK descriptor file '{context.FileName}': "
+                + $"Cannot generate a base directory for {bottom.DriverName} nodes", context.FileName, inner: e)
+            {
+                Errno = 22,
+            };
         }
         bool named = options.ContainsChild("file") || options.Contains("driver") || options.Contains("filename");
         return context.Opener.OpenReference(ReferenceKind.Extent, context, name, named ? null : context.Opener.DriverForFile(resolved).Name, settings, options);
