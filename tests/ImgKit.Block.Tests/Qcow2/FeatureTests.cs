@@ -34,12 +34,12 @@ public sealed class FeatureTests
                 Assert.True(data.AsSpan(at, 300).SequenceEqual(small));
             }
         }
-        Peer.CheckClean(path);
-        Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
         using (var image = Images.Open(path))
             InteropTests.Change(image, data, new Random(3), 60);
-        Peer.CheckClean(path);
-        Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
     }
 
     [Theory]
@@ -69,12 +69,12 @@ public sealed class FeatureTests
             using var view = ((ISnapshotImage)image).OpenSnapshot("first");
             Assert.True(first.AsSpan().SequenceEqual(Images.Content(view)));
         }
-        Peer.CheckClean(path);
-        Assert.True(first.AsSpan().SequenceEqual(Peer.Content(path, "-l", "snapshot.name=first")));
-        Assert.True(second.AsSpan().SequenceEqual(Peer.Content(path, "-l", "snapshot.id=2")));
-        Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(first.AsSpan().SequenceEqual(Qemu.Content(path, "-l", "snapshot.name=first")));
+        Assert.True(second.AsSpan().SequenceEqual(Qemu.Content(path, "-l", "snapshot.id=2")));
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
         // The peer changes the list, too.
-        Peer.Img("snapshot", "-c", "third", path);
+        Qemu.Img("snapshot", "-c", "third", path);
         using (var image = Images.Open(path))
         {
             var snapshots = (ISnapshotImage)image;
@@ -86,18 +86,18 @@ public sealed class FeatureTests
             InteropTests.Change(image, data, random, 30);
             Assert.True(data.AsSpan().SequenceEqual(Images.Content(image)));
         }
-        Peer.CheckClean(path);
-        Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
-        Peer.Img("snapshot", "-a", "first", path);
-        Peer.Img("snapshot", "-d", "first", path);
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
+        Qemu.Img("snapshot", "-a", "first", path);
+        Qemu.Img("snapshot", "-d", "first", path);
+        Qemu.CheckClean(path);
         using (var image = Images.Open(path))
         {
             ((ISnapshotImage)image).DeleteSnapshot("third");
             Assert.Throws<ImageException>(() => ((ISnapshotImage)image).DeleteSnapshot("third"));
             Assert.True(first.AsSpan().SequenceEqual(Images.Content(image)));
         }
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
     }
 
     [Fact]
@@ -116,8 +116,8 @@ public sealed class FeatureTests
             image.Write(2 << 20, new byte[] { 9 });
             ((ISnapshotImage)image).CreateSnapshot("large", DateTimeOffset.UnixEpoch);
         }
-        Peer.CheckClean(path);
-        Assert.Contains("2.86 MiB", Peer.Img("snapshot", "-l", path), StringComparison.Ordinal);
+        Qemu.CheckClean(path);
+        Assert.Contains("2.86 MiB", Qemu.Img("snapshot", "-l", path), StringComparison.Ordinal);
         using (var image = Images.Open(path))
         {
             ((ISnapshotImage)image).ApplySnapshot("running");
@@ -129,7 +129,7 @@ public sealed class FeatureTests
             Assert.Equal(3 << 20, image.Length);
             Assert.Equal(9, Images.Content(image)[2 << 20]);
         }
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
     }
 
     [Fact]
@@ -146,12 +146,12 @@ public sealed class FeatureTests
             image.Write(70_000, new byte[10]);
             image.WriteZeroes(1 << 20, 65536);
         }
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
         Assert.Equal("65536+65536 1048576+65536", Dirty(path, "all"));
         Assert.Equal("", Dirty(path, "off"));
         // The peer merges one into the other, and records.
-        Peer.Img("bitmap", "--merge", "all", path, "off");
-        Peer.Io("-c", "write 3M 64k", path);
+        Qemu.Img("bitmap", "--merge", "all", path, "off");
+        Qemu.Io("-c", "write 3M 64k", path);
         Assert.Equal("65536+65536 1048576+65536 3145728+65536", Dirty(path, "all"));
         Assert.Equal("65536+65536 1048576+65536", Dirty(path, "off"));
         using (var image = Images.Open(path))
@@ -165,18 +165,18 @@ public sealed class FeatureTests
             image.Write(7 << 20, new byte[1]);
             Assert.Throws<ImageException>(() => bitmaps.AddBitmap("off", 4096, true));
         }
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
         Assert.Equal("", Dirty(path, "all"));
         Assert.Equal("65536+65536 1048576+65536 5242880+4096 7340032+4096", Dirty(path, "off"));
-        string info = Peer.Img("info", path);
+        string info = Qemu.Img("info", path);
         Assert.DoesNotContain("in-use", info, StringComparison.Ordinal);
         using (var image = Images.Open(path))
         {
             ((IBitmapImage)image).RemoveBitmap("off");
             ((IBitmapImage)image).RemoveBitmap("all");
         }
-        Peer.CheckClean(path);
-        Assert.DoesNotContain("bitmaps", Peer.Img("info", path), StringComparison.Ordinal);
+        Qemu.CheckClean(path);
+        Assert.DoesNotContain("bitmaps", Qemu.Img("info", path), StringComparison.Ordinal);
     }
 
     private static string Dirty(string path, string name)
@@ -215,8 +215,8 @@ public sealed class FeatureTests
                 Array.Resize(ref data, size);
                 Assert.True(data.AsSpan().SequenceEqual(Images.Content(image)));
             }
-            Peer.CheckClean(path);
-            Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
+            Qemu.CheckClean(path);
+            Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
         }
     }
 
@@ -235,7 +235,7 @@ public sealed class FeatureTests
         using (var image = Images.Open(path))
             image.Resize(1 << 30);
         Assert.True(watch.ElapsedMilliseconds < 2000);
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
         // What shrinking left is little, at the front.
         Assert.True(new FileInfo(path).Length < 2 << 20, $"{new FileInfo(path).Length}");
     }
@@ -259,10 +259,10 @@ public sealed class FeatureTests
                 o.Set(pair.Split('=')[0], pair.Split('=')[1]);
             ((IAmendableImage)image).Amend(o, false, null);
         }
-        Peer.CheckClean(path);
-        byte[] content = Peer.Content(path);
+        Qemu.CheckClean(path);
+        byte[] content = Qemu.Content(path);
         Assert.True(data.AsSpan().SequenceEqual(content.AsSpan(0, data.Length)));
-        string info = Peer.Img("info", path);
+        string info = Qemu.Img("info", path);
         if (changes.Contains("compat=v2", StringComparison.Ordinal))
             Assert.Contains("compat: 0.10", info, StringComparison.Ordinal);
         if (changes.Contains("bits=64", StringComparison.Ordinal))
@@ -294,7 +294,7 @@ public sealed class FeatureTests
         CheckResult found;
         using (var image = Images.Open(path, true, s => s with { ForCheck = true }))
             found = ((ICheckableImage)image).Check(CheckRepair.None, lines.Add);
-        var (code, output) = Peer.TryRun("qemu-img", "check", path);
+        var (code, output) = Qemu.TryRun("qemu-img", "check", path);
         Assert.Equal(found.Corruptions > 0 ? 2 : 3, code);
         foreach (string line in lines)
             Assert.Contains(line, output, StringComparison.Ordinal);
@@ -306,8 +306,8 @@ public sealed class FeatureTests
             var repaired = ((ICheckableImage)image).Check(CheckRepair.All, _ => { });
             Assert.Equal(0, repaired.Corruptions + repaired.Leaks + repaired.CheckErrors);
         }
-        Peer.CheckClean(path);
-        Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
     }
 
     private static byte[] ReadAt(Microsoft.Win32.SafeHandles.SafeFileHandle file, long offset, int count)
@@ -330,7 +330,7 @@ public sealed class FeatureTests
             ((IEmptyableImage)image).MakeEmpty();
             Assert.True(ZeroBuffer.IsZero(Images.Content(image)));
         }
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
         Assert.True(new FileInfo(path).Length <= 4 << 16);
     }
 
@@ -346,7 +346,7 @@ public sealed class FeatureTests
             o.Set(pair.Split('=')[0], pair.Split('=')[1]);
         var result = DriverCatalogue.Default.Get("qcow2").Measure!(new MeasureContext(size, o, null));
         string[] more = options.Length == 0 ? [] : ["-o", options];
-        Assert.Equal(Peer.Img(["measure", "-O", "qcow2", .. more, "--size", $"{size}"]),
+        Assert.Equal(Qemu.Img(["measure", "-O", "qcow2", .. more, "--size", $"{size}"]),
             $"required size: {result.Required}\nfully allocated size: {result.FullyAllocated}\n");
     }
 }

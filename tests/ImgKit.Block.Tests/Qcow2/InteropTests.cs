@@ -30,7 +30,7 @@ public sealed class InteropTests
         const int size = 9 * 1024 * 1024 + 512;
         byte[] expected = new byte[size];
         Images.Create(path, size, options);
-        Peer.CheckClean(path);
+        Qemu.CheckClean(path);
         var random = new Random(7);
         for (int round = 0; round < 2; round++)
         {
@@ -40,8 +40,8 @@ public sealed class InteropTests
                 image.Flush();
             Assert.True(expected.AsSpan().SequenceEqual(Images.Content(image)));
         }
-        Peer.CheckClean(path);
-        Assert.True(expected.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(expected.AsSpan().SequenceEqual(Qemu.Content(path)));
         Assert.True(expected.AsSpan().SequenceEqual(Images.Content(path)));
     }
 
@@ -54,17 +54,17 @@ public sealed class InteropTests
         byte[] data = TestData.Mixed(9 * 1024 * 1024 + 512, 3);
         File.WriteAllBytes(raw, data);
         string[] more = options.Length == 0 ? [] : ["-o", options];
-        Peer.Img(["convert", "-f", "raw", "-O", "qcow2", .. more, raw, path]);
+        Qemu.Img(["convert", "-f", "raw", "-O", "qcow2", .. more, raw, path]);
         Assert.True(data.AsSpan().SequenceEqual(Images.Content(path)));
         if (options.Contains("preallocation", StringComparison.Ordinal))
             return;
-        Peer.Img(["convert", "-c", "-f", "raw", "-O", "qcow2", .. more, raw, path]);
+        Qemu.Img(["convert", "-c", "-f", "raw", "-O", "qcow2", .. more, raw, path]);
         Assert.True(data.AsSpan().SequenceEqual(Images.Content(path)));
         // Compressed clusters are overwritten in part.
         using (var image = Images.Open(path))
             Change(image, data, new Random(5), 80);
-        Peer.CheckClean(path);
-        Assert.True(data.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
     }
 
     [Theory]
@@ -86,8 +86,8 @@ public sealed class InteropTests
             Change(image, expected, new Random(5), 100);
             Assert.True(expected.AsSpan().SequenceEqual(Images.Content(image)));
         }
-        Peer.CheckClean(path);
-        Assert.True(expected.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(expected.AsSpan().SequenceEqual(Qemu.Content(path)));
         Assert.True(data.AsSpan().SequenceEqual(File.ReadAllBytes(below)));
     }
 
@@ -107,8 +107,8 @@ public sealed class InteropTests
             Change(image, expected, new Random(5), 100);
             Assert.True(expected.AsSpan().SequenceEqual(Images.Content(image)));
         }
-        Peer.CheckClean(path);
-        Assert.True(expected.AsSpan().SequenceEqual(Peer.Content(path)));
+        Qemu.CheckClean(path);
+        Assert.True(expected.AsSpan().SequenceEqual(Qemu.Content(path)));
         if (more.Contains("raw", StringComparison.Ordinal))
             Assert.True(expected.AsSpan().SequenceEqual(File.ReadAllBytes(folder.File("a.data"))));
     }

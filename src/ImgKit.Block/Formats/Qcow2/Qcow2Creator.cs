@@ -33,13 +33,12 @@ internal sealed record Qcow2CreateOptions
     /// <summary>Takes the options out, with the peer's words for what is wrong.</summary>
     public static Qcow2CreateOptions Take(long size, BlockOptions options)
     {
-        foreach (var (key, value) in options.Entries.ToArray())
-        {
-            bool off = value is false || value is "off";
-            if (key.StartsWith("encrypt.", StringComparison.Ordinal) || (key == "encryption" && !off))
-                throw new ImageException(ImageErrorKind.Unsupported, $"Encrypted qcow2 images are not supported (option '{key}')") { Errno = 95 };
-        }
-        _ = options.TakeBool("encryption");
+        string? encryption = options.TakeBool("encryption") == true ? "encryption" : null;
+        foreach (var (key, _) in options.Entries)
+            if (key.StartsWith("encrypt.", StringComparison.Ordinal))
+                encryption = key;
+        if (encryption is not null)
+            throw new ImageException(ImageErrorKind.Unsupported, $"Encrypted qcow2 images are not supported (option '{encryption}')") { Errno = 95 };
         _ = options.TakeString("nocow");
         _ = options.TakeSize("extent_size_hint");
         size = options.TakeSize("size") ?? size;

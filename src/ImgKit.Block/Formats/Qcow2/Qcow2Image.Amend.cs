@@ -40,7 +40,6 @@ internal sealed partial class Qcow2Image : IAmendableImage
         foreach (var (key, _) in o.Entries)
             throw AmendError($"Invalid parameter '{key}'");
         AmendChecked(version, size, setsBacking, backing, backingFormat, lazy, (int)long.Log2(refcountBits), setsDataFile, dataFile, raw, progress);
-        progress?.Invoke(1, 1);
     }
 
     private void AmendChecked(uint version, long size, bool setsBacking, string? backing, string? backingFormat, bool lazy, int refcountOrder,
@@ -197,14 +196,24 @@ internal sealed partial class Qcow2Image : IAmendableImage
         var done = new HashSet<long>();
         var tables = new List<ulong[]> { _l1 };
         foreach (var s in _snapshots)
-            tables.Add(ReadSnapshotL1(s));
+        {
+            try
+            {
+                tables.Add(ReadSnapshotL1(s));
+            }
+            catch (ImageException e)
+            {
+                _warn(e.Message);
+                throw new ImageException(e.Kind, $"Failed to turn zero into data clusters: {HostErrors.Text(e.Errno)}", FileName, inner: e) { Errno = e.Errno };
+            }
+        }
         long total = tables.Sum(t => (long)t.Length), at = 0;
         byte[]? buffer = null;
         foreach (var l1 in tables)
         {
             for (int i = 0; i < l1.Length; i++)
             {
-                progress?.Invoke(at++, total);
+                progress?.Invoke(++at, total);
                 long table = (long)(l1[i] & OffsetMask);
                 if (table == 0 || !done.Add(table))
                     continue;

@@ -33,12 +33,13 @@ internal sealed partial class Qcow2Image : ICheckableImage
         {
             var old = Copy(result);
             report("Rebuilding refcount structure");
-            // What counts are kept in now does not count.
-            Rebuild(CountReferences(new CheckResult(), false, _ => { }, withCounts: false).Counts, Header.RefcountOrder);
+            Rebuild(checker.Counts, Header.RefcountOrder);
             (result.Corruptions, result.Leaks) = (0, 0);
             (result.AllocatedClusters, result.FragmentedClusters, result.CompressedClusters) = (0, 0, 0);
             var again = CountReferences(result, false, report);
-            highest = CompareCounts(again, result, CheckRepair.None, report);
+            // The old counts' own clusters are free now; that they are is no finding.
+            highest = CompareCounts(again, new CheckResult(), CheckRepair.Leaks, report);
+            _refcounts.Write();
             if (again.MustRebuild)
             {
                 report("ERROR rebuilt refcount structure is still broken");
@@ -97,7 +98,7 @@ internal sealed partial class Qcow2Image : ICheckableImage
     }
 
     /// <summary>Everything that refers to clusters, in the peer's order.</summary>
-    private Qcow2Checker CountReferences(CheckResult result, bool fixErrors, Action<string> report, bool withCounts = true)
+    private Qcow2Checker CountReferences(CheckResult result, bool fixErrors, Action<string> report)
     {
         var checker = new Qcow2Checker(this, _file, _hasDataFile, result, fixErrors, report);
         checker.Refer(0, _clusterSize);
@@ -128,11 +129,8 @@ internal sealed partial class Qcow2Image : ICheckableImage
         if (Header.Crypto is { Length: 16 } crypto)
             checker.Refer(BinaryPrimitives.ReadInt64BigEndian(crypto), BinaryPrimitives.ReadInt64BigEndian(crypto.AsSpan(8)));
         CountBitmaps(checker, result, report);
-        if (withCounts)
-        {
-            checker.Refer((long)Header.RefcountTableOffset, (long)Header.RefcountTableClusters << _clusterBits);
-            checker.CheckBlocks(_refcounts.Table);
-        }
+        checker.Refer((long)Header.RefcountTableOffset, (long)Header.RefcountTableClusters << _clusterBits);
+        checker.CheckBlocks(_refcounts.Table);
         return checker;
     }
 

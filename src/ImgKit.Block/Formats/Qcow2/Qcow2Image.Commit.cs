@@ -152,7 +152,8 @@ internal sealed partial class Qcow2Image
         using var alone = _gate.EnterExclusive();
         lock (_meta)
         {
-            CommitAll();
+            if (!TryCommit())
+                return;
             StoreBitmaps();
         }
         if (_marksDirty)
@@ -165,6 +166,33 @@ internal sealed partial class Qcow2Image
         if (_hasDataFile)
             _data.Flush();
         _file.Flush();
+    }
+
+    /// <summary>The last commit. What fails is told in the peer's words, for a close has no result.</summary>
+    private bool TryCommit()
+    {
+        bool good = true;
+        if (_l2.DirtyCount > 0 || _dirtyL1.Count > 0)
+            good = Told("L2 table", CommitMetadata);
+        if (good)
+            good = Told("refcount block", CommitAll);
+        else
+            Told("refcount block", _refcounts.Write);
+        return good;
+    }
+
+    private bool Told(string what, Action action)
+    {
+        try
+        {
+            action();
+            return true;
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            _warn($"Failed to flush the {what} cache: {HostErrors.Text(HostErrors.NumberOf(e))}");
+            return false;
+        }
     }
 
     /// <summary>Everything to the file, and every count as it should be. Alone, or when nobody is inside; under the metadata lock.</summary>

@@ -38,8 +38,8 @@ internal sealed partial class Qcow2Image : IImageDetails, IBackedImage, IVmState
             if (Header.Version >= 3)
             {
                 info.Add("data-file", _hasDataFile ? Header.DataFile : null);
-                if (_hasDataFile && (Header.Autoclear & AutoclearDataFileRaw) != 0)
-                    info.Add("data-file-raw", true);
+                if (_hasDataFile)
+                    info.Add("data-file-raw", (Header.Autoclear & AutoclearDataFileRaw) != 0);
                 info.Add("corrupt", Header.HasFlag(IncompatCorrupt));
                 info.Add("extended-l2", _extended);
             }

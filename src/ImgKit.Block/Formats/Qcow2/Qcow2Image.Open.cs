@@ -129,14 +129,26 @@ internal sealed partial class Qcow2Image
         if (child.IsEmpty && string.IsNullOrEmpty(Header.DataFile))
             throw Bad("'data-file' is required for this image", FileName);
         // The bytes as they are, unless the user says otherwise: what a guest wrote must not choose the format.
-        string name = Header.DataFile ?? "";
-        string? format = null;
-        if (child.IsEmpty)
-            format = name.StartsWith("json:", StringComparison.Ordinal) ? "raw" : context.Opener.DriverForFile(FileNames.Resolve(FileNames.BaseOf(FileName, context.Storage), name)).Name;
-        else if (!child.Contains("driver"))
-            format = "raw";
-        _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, name, format,
-            context.Settings with { NoBacking = false, ForCheck = false }, child);
+        var settings = context.Settings with { NoBacking = false, ForCheck = false };
+        if (child.TakeString("filename") is { } given)
+        {
+            string? driver = child.Contains("driver") ? null : context.Opener.DriverForFile(given).Name;
+            if (driver is null)
+                child.Set("filename", given);
+            _data = driver is null ? context.Opener.Open(child, settings) : context.Opener.Open(given, driver, settings, child);
+            return;
+        }
+        if (!child.IsEmpty)
+        {
+            _data = context.Opener.Open(child, settings);
+            return;
+        }
+        string name = Header.DataFile!;
+        bool isJson = name.StartsWith("json:", StringComparison.Ordinal);
+        // A relative name is relative to where the program runs, as the peer has it.
+        if (!isJson && name[0] != '/' && !FileNames.HasProtocol(name))
+            name = "file:" + name;
+        _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, name, isJson ? "raw" : context.Opener.DriverForFile(name).Name, settings);
     }
 
     private void OpenBacking(OpenContext context)

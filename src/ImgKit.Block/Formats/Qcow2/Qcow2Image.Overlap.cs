@@ -19,6 +19,7 @@ internal sealed partial class Qcow2Image
 
     private bool _corrupt;
     private bool _signalled;
+    private ImageException? _overlapError;
 
     /// <summary>Reports damage once, and marks the image when it must not be used any more.</summary>
     /// <returns>the error to throw.</returns>
@@ -50,6 +51,8 @@ internal sealed partial class Qcow2Image
     {
         if (count == 0 || (_hasDataFile && allowed == MetadataKind.None))
             return;
+        if (_overlapError is { } error)
+            throw new ImageException(error.Kind, HostErrors.Text(error.Errno), FileName, offset, error) { Errno = error.Errno };
         long first = offset >> _clusterBits, last = (offset + count - 1) >> _clusterBits;
         for (long c = first; c <= last; c++)
         {
@@ -71,6 +74,7 @@ internal sealed partial class Qcow2Image
     private void MapMetadata()
     {
         Metadata.Clear();
+        _overlapError = null;
         if (_options.OverlapChecks == MetadataKind.None)
             return;
         long limit = DivUp(_file.Length, _clusterSize) + 1;
@@ -94,12 +98,25 @@ internal sealed partial class Qcow2Image
         {
             Add((long)s.L1TableOffset, s.L1Size * 8L);
             if ((_options.OverlapChecks & MetadataKind.InactiveL2) != 0)
-                foreach (ulong e in ReadSnapshotL1(s))
-                    if ((e & OffsetMask) != 0)
-                        Add((long)(e & OffsetMask), _clusterSize);
+                MapInactive(s, Add);
         }
         if (Header.Bitmaps is { } bitmaps)
             Add((long)bitmaps.DirectoryOffset, (long)bitmaps.DirectorySize);
+    }
+
+    private void MapInactive(Qcow2Snapshot s, Action<long, long> add)
+    {
+        try
+        {
+            foreach (ulong e in ReadSnapshotL1(s))
+                if ((e & OffsetMask) != 0)
+                    add((long)(e & OffsetMask), _clusterSize);
+        }
+        catch (ImageException e)
+        {
+            // Whether a write is safe cannot be told then: none is made.
+            _overlapError = e;
+        }
     }
 
     /// <summary>What a range of the file holds.</summary>

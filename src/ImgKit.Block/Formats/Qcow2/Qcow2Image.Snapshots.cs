@@ -23,6 +23,7 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             if (_snapshots.Count >= MaxSnapshots)
                 throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
             CommitAll();
+            CheckTree(_l1);
             var s = new Qcow2Snapshot
             {
                 Id = NextSnapshotId(),
@@ -67,8 +68,18 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             var s = FindSnapshot(idOrName);
             if (s.DiskSize > long.MaxValue || L1EntriesFor((long)s.DiskSize) * 8 > MaxL1Bytes)
                 throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
-            var theirs = ReadSnapshotL1(s);
+            ulong[] theirs;
+            try
+            {
+                theirs = ReadSnapshotL1(s);
+            }
+            catch (ImageException e)
+            {
+                _warn(e.Message);
+                throw new ImageException(e.Kind, $"Failed to load snapshot: {HostErrors.Text(e.Errno)}", FileName, inner: e) { Errno = e.Errno };
+            }
             CommitAll();
+            CheckTree(theirs);
             if ((long)s.DiskSize != _length)
                 ResizeBitmaps((long)s.DiskSize);
             BeginUnsafe();
@@ -197,7 +208,8 @@ internal sealed partial class Qcow2Image : ISnapshotImage
     /// <summary>The bytes from the snapshot table on, as many as there can be.</summary>
     private byte[] ReadSnapshotTable()
     {
-        long bytes = Math.Clamp(_file.Length - (long)Header.SnapshotsOffset, 0, MaxSnapshotTableBytes + 65536 * 3);
+        // Behind the file's end there are zeroes, which are entries, too.
+        long bytes = Math.Clamp(_file.Length - (long)Header.SnapshotsOffset, 0, MaxSnapshotTableBytes + 65536 * 3) + Header.SnapshotCount * 40L;
         bytes = Math.Min(bytes, Header.SnapshotCount * (40L + MaxSnapshotExtraData + 65536 * 2));
         byte[] table = GC.AllocateUninitializedArray<byte>((int)bytes);
         ReadHost(_file, (long)Header.SnapshotsOffset, table);

@@ -114,6 +114,45 @@ internal sealed partial class Qcow2Image
 
     private int EntriesPerTable => 1 << _l2Bits;
 
+    /// <summary>Makes sure that everything a table names is counted: nothing is changed for a table that is damaged.</summary>
+    private void CheckTree(ulong[] l1)
+    {
+        byte[]? buffer = null;
+        for (int i = 0; i < l1.Length; i++)
+        {
+            if ((l1[i] & OffsetMask) == 0)
+                continue;
+            buffer = ReadL2(l1[i], i, buffer);
+            CheckCounted((long)(l1[i] & OffsetMask));
+            for (int k = 0; k < EntriesPerTable; k++)
+            {
+                ulong entry = EntryIn(buffer, k);
+                if ((entry & Compressed) != 0)
+                {
+                    CheckCounted(ParseCompressed(entry).Offset);
+                }
+                else if ((entry & OffsetMask) != 0)
+                {
+                    CheckHostAligned(entry);
+                    CheckCounted((long)(entry & OffsetMask));
+                }
+            }
+        }
+    }
+
+    private void CheckCounted(long offset)
+    {
+        ulong count = _refcounts.Get(offset >> _clusterBits);
+        if (count != 0 && count < _refcounts.MaxCount)
+            return;
+        int errno = count != 0 ? 34 : (offset >> _clusterBits) / _refcounts.EntriesPerBlock * 8 >= MaxRefcountTableBytes ? 27 : 11;
+        throw new ImageException(ImageErrorKind.Corrupt, HostErrors.Text(errno), FileName, offset)
+        {
+            Errno = errno,
+            Operation = count == 0 ? $"the cluster at {Hex(offset)} is in use, but not counted" : $"the cluster at {Hex(offset)} has too many references",
+        };
+    }
+
     /// <summary>One more reference to everything that a table names. What is on disk counts: nothing may be dirty.</summary>
     private void ReferTree(ulong[] l1)
     {

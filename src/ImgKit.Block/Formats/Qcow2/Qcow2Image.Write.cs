@@ -422,9 +422,7 @@ internal sealed partial class Qcow2Image
                     present.Data.CopyTo(content, (int)s * sliceBytes);
         }
         _file.DebugEvent(BlockDebugEvent.L2AllocWrite);
-        long offset = _refcounts.Allocate(1);
-        if (offset == 0)
-            throw SignalCorruption(true, 0, "Preventing invalid allocation of L2 table at offset 0");
+        long offset = _refcounts.Allocate(1, "L2 table");
         CheckOverlap(offset, _clusterSize);
         EnsureFileLength(offset + _clusterSize);
         lock (_l2.LoadLock(l1Index))
@@ -441,6 +439,8 @@ internal sealed partial class Qcow2Image
         }
         _dirtyL1.Add(l1Index);
         Metadata.Add(offset >> _clusterBits, 1);
+        if (_lazyRefcounts)
+            _refcounts.Write();     // counts of tables are not put off
         if (old != 0)
             _refcounts.Free(old, 1, FreeReason.Other);
     }

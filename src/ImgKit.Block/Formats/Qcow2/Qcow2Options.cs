@@ -95,9 +95,14 @@ internal sealed record Qcow2Options
     public static Qcow2Options Take(BlockOptions options, Qcow2Header header, OpenSettings settings)
     {
         var o = TakeCacheSizes(options, header);
-        long? interval = options.TakeNumber("cache-clean-interval");
-        if (interval > uint.MaxValue)
-            throw Invalid("Cache clean interval too big");
+        if (options.TakeString("cache-clean-interval") is { } interval)
+        {
+            // As in C, a negative number is a very large one.
+            if (!Int128.TryParse(interval, System.Globalization.CultureInfo.InvariantCulture, out var seconds))
+                throw Invalid("Parameter 'cache-clean-interval' expects a number");
+            if (seconds < 0 || seconds > uint.MaxValue)
+                throw Invalid("Cache clean interval too big");
+        }
         bool? lazy = options.TakeBool("lazy-refcounts");
         if (lazy == true && header.Version < 3)
             throw Invalid("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");

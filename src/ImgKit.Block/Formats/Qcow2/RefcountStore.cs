@@ -145,14 +145,14 @@ internal sealed partial class RefcountStore
 
     /// <summary>Allocates exactly <paramref name="count"/> clusters in a row (metadata).</summary>
     /// <returns>offset in bytes.</returns>
-    public long Allocate(long count)
+    public long Allocate(long count, string what = "data cluster")
     {
-        var (offset, _) = AllocateRun(count, true);
+        var (offset, _) = AllocateRun(count, true, what);
         return offset;
     }
 
     /// <summary>Allocates clusters in a row, 1 to <paramref name="count"/> as they are free.</summary>
-    public (long Offset, long Count) AllocateRun(long count, bool exact = false)
+    public (long Offset, long Count) AllocateRun(long count, bool exact = false, string what = "data cluster")
     {
         _image.BeforeAllocation();
         _file.DebugEvent(BlockDebugEvent.ClusterAlloc);
@@ -170,7 +170,7 @@ internal sealed partial class RefcountStore
             if (EnsureBlocks(at, got))
                 continue;       // a block may have taken what was found
             if (at == 0)
-                throw _image.SignalCorruption(true, 0, "Preventing invalid allocation of data cluster at offset 0");
+                throw _image.SignalCorruption(true, 0, $"Preventing invalid allocation of {what} at offset 0");
             for (long c = at; c < at + got; c++)
                 Set(c, 1);
             _freeHint = at == first ? at + got : first;
@@ -222,7 +222,7 @@ internal sealed partial class RefcountStore
                 at = 0;
         }
         if (at == 0)
-            at = Allocate(DivUp(size, ClusterSize));
+            at = Allocate(DivUp(size, ClusterSize), "compressed cluster");
         _byteOffset = ((at + size) & (ClusterSize - 1)) == 0 ? 0 : at + size;
         return at;
     }
