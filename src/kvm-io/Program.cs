@@ -151,7 +151,8 @@ internal static class Program
     /// <summary>Warnings of the block layer: some are words of their own, the others get the program's name in front.</summary>
     private static void Warn(string text)
     {
-        if (text.StartsWith("WARNING:", StringComparison.Ordinal) || text.StartsWith("qcow2:", StringComparison.Ordinal))
+        string first = text.Split(' ', 2)[0];
+        if (first is "WARNING:" or "qcow2:" or "ERROR" or "ERROR:" or "Leaked" or "Repairing" or "Rebuilding" or "qcow2_free_clusters")
             Console.Error(text);
         else
             Console.Report(text);

@@ -41,7 +41,7 @@ internal sealed class CommonOptions
     public ImageOpener Opener => _opener ??= new ImageOpener(null, _policy)
     {
         Objects = DefinedObjects(),
-        Warn = static text => Report.Write(text),
+        Warn = Report.BlockLayer,
     };
 
     /// <summary>The options <c>-h</c>, <c>--object</c> and <c>--allow-references</c>, which every command has.</summary>

@@ -27,7 +27,7 @@ public sealed class HostileTests
         byte[] good = File.ReadAllBytes(path);
         var random = new Random(seed);
         var watch = Stopwatch.StartNew();
-        for (int i = 0; i < 150; i++)
+        for (int i = 0; i < 40; i++)
         {
             byte[] bytes = (byte[])good.Clone();
             for (int k = random.Next(1, 4); k > 0; k--)

@@ -21,7 +21,7 @@ public sealed class LawTests
 
     [Fact]
     public void An_image_used_by_several_threads_is_an_array_of_bytes() =>
-        Prop.ForAll(ArbMap.Default.ArbFor<int>(), Run).Check(Config.QuickThrowOnFailure.WithMaxTest(18));
+        Prop.ForAll(ArbMap.Default.ArbFor<int>(), Run).Check(Config.QuickThrowOnFailure.WithMaxTest(7));
 
     private static void Run(int seed)
     {

@@ -201,10 +201,11 @@ internal sealed class Qcow2Header
             throw Invalid("bitmaps_ext: Invalid extension length: Invalid argument", name, at);
         if ((Autoclear & AutoclearBitmaps) == 0)
         {
-            warn(Version < 3
+            warn("warning: " + (Version < 3
                 ? "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap support; "
                     + "so now they must all be considered inconsistent"
-                : "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent");
+                : "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent")
+                + "\nSome clusters may be leaked, run 'qemu-img check -r' on the image file to fix.");
             HasStaleBitmaps = true;
             return;
         }

@@ -104,8 +104,8 @@ internal sealed partial class Qcow2Image
         {
             int start = at;
             var stored = ReadBitmapEntry(directory, ref at);
-            if (_bitmaps.Find(b => b.Name == stored.Name && b.TableOffset == stored.TableOffset) is { IsMarked: true } b)
-                BinaryPrimitives.WriteUInt32BigEndian(directory.AsSpan(start + 12), stored.Flags | Qcow2Bitmap.FlagInUse);
+            if (_bitmaps.Find(b => b.Name == stored.Name && b.TableOffset == stored.TableOffset) is { IsInconsistent: false } b)
+                BinaryPrimitives.WriteUInt32BigEndian(directory.AsSpan(start + 12), stored.Flags | (b.IsMarked ? Qcow2Bitmap.FlagInUse : 0));
         }
         CheckOverlap((long)e.DirectoryOffset, directory.Length, MetadataKind.BitmapDirectory);
         _file.Write((long)e.DirectoryOffset, directory);
@@ -117,18 +117,23 @@ internal sealed partial class Qcow2Image
     private void StoreBitmaps()
     {
         if (!_bitmapListChanged && !_bitmaps.Exists(b => b.IsModified))
+        {
+            MarkBitmaps(false);
             return;
+        }
         var old = new List<(long Offset, long Bytes)>();
         var oldClusters = new List<long>();
         foreach (var b in _removedBitmaps)
             CollectBitmapSpace(b, old, oldClusters);
         foreach (var b in _bitmaps)
         {
-            if (!b.IsModified)
+            b.IsMarked = false;
+            if (b.IsInconsistent)
                 continue;
+            // All of them anew, as the peer does: equal steps give files of equal size.
+            LoadBits(b);
             CollectBitmapSpace(b, old, oldClusters);
             StoreBits(b);
-            b.IsMarked = false;
         }
         if (Header.Bitmaps is { } present)
             old.Add(((long)present.DirectoryOffset, (long)present.DirectorySize));

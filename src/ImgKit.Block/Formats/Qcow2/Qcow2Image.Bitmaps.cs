@@ -156,7 +156,22 @@ internal sealed partial class Qcow2Image : IBitmapImage
             b.Mark(offset, count);
     }
 
-    /// <summary>Loads the bitmaps that record, and marks them in the image as in use.</summary>
+    /// <summary>The image says from now on, until it is closed, that its bitmaps are in use: what it holds of them may be old.</summary>
+    private void MarkBitmaps(bool inUse)
+    {
+        bool any = false;
+        foreach (var b in _bitmaps)
+        {
+            if (b.IsInconsistent || b.IsMarked == inUse)
+                continue;
+            b.IsMarked = inUse;
+            any = true;
+        }
+        if (any && Header.Bitmaps is not null)
+            RewriteBitmapFlags();
+    }
+
+    /// <summary>Loads the bitmaps that record.</summary>
     private Qcow2Bitmap[] StartRecording()
     {
         lock (_meta)
@@ -164,19 +179,11 @@ internal sealed partial class Qcow2Image : IBitmapImage
             if (_recording is { } present)
                 return present;
             var list = _bitmaps.FindAll(b => b.IsAuto && !b.IsInconsistent).ToArray();
-            bool mark = false;
             foreach (var b in list)
             {
                 LoadBits(b);
                 b.IsModified = true;
-                if (b.IsMarked)
-                    continue;
-                b.IsMarked = true;
-                mark |= b.TableOffset != 0;
             }
-            // The image must say that its copy is old before anything is written.
-            if (mark && Header.Bitmaps is not null)
-                RewriteBitmapFlags();
             Volatile.Write(ref _recording, list);
             return list;
         }

@@ -240,6 +240,31 @@ internal sealed partial class Qcow2Image
         return (offset, (int)(sectors * 512L - (offset & 511)));
     }
 
+    /// <summary>Whether many more clusters have a place than the file has blocks: tables were made ahead of data. Found out once.</summary>
+    private bool IsPreallocated()
+    {
+        int known = Volatile.Read(ref _preallocated);
+        if (known == 0)
+        {
+            lock (_meta)
+                known = _preallocated == 0 ? (CountsExceedFile() ? 2 : 1) : _preallocated;
+            Volatile.Write(ref _preallocated, known);
+        }
+        return known == 2;
+    }
+
+    private bool CountsExceedFile()
+    {
+        long bytes = _file.AllocatedHostBytes;
+        if (bytes < 0 || _hasDataFile)
+            return false;
+        long clusters = DivUp(bytes, _clusterSize);
+        long threshold = Math.Max(clusters * 10 / 9, clusters + 2);
+        return _refcounts.CountUsed(threshold + 1) > threshold;
+    }
+
+    private int _preallocated;      // 0 not known, 1 no, 2 yes
+
     /// <inheritdoc/>
     public override BlockExtent GetExtent(long offset, long count)
     {
@@ -278,6 +303,14 @@ internal sealed partial class Qcow2Image
             length += more.Length;
         }
         length = Math.Min(length, count);
+        if (run.Kind is ClusterKind.Normal or ClusterKind.ZeroKept && IsPreallocated())
+        {
+            // Space was reserved, and much of it never written: the file's holes tell.
+            var below = _data.GetExtent(run.Host, length);
+            length = Math.Min(length, below.Length);
+            if (below.IsZero && run.Kind == ClusterKind.Normal)
+                return new BlockExtent(length, ExtentKind.Data | ExtentKind.Zero | ExtentKind.Allocated | ExtentKind.OffsetValid, run.Host, _data);
+        }
         return run.Kind switch
         {
             ClusterKind.Normal => new BlockExtent(length, ExtentKind.Data | ExtentKind.Allocated | ExtentKind.OffsetValid, run.Host, _data),

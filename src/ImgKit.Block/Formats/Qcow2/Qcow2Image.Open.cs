@@ -192,5 +192,7 @@ internal sealed partial class Qcow2Image
         _lazyRefcounts = Header.Version >= 3 && (_options.LazyRefcounts ?? (Header.Compatible & CompatLazyRefcounts) != 0);
         if (!settings.ForCheck && Header.HasFlag(IncompatDirty))
             RepairDirty();
+        if (!settings.NoIo)
+            MarkBitmaps(true);
     }
 }

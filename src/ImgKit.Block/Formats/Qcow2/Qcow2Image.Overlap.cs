@@ -81,7 +81,7 @@ internal sealed partial class Qcow2Image
         void Add(long offset, long bytes)
         {
             long first = offset >> _clusterBits;
-            if (bytes > 0 && first < limit)
+            if (bytes > 0 && first >= 0 && first < limit)
                 Metadata.Add(first, Math.Min(((offset + bytes - 1) >> _clusterBits) - first + 1, limit - first));
         }
         Add(0, _clusterSize);

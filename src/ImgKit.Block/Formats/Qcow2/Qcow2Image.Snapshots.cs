@@ -113,6 +113,19 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             BeginUnsafe();
             // The list first: from then on nothing in the file names the snapshot.
             WriteSnapshotTable(_snapshots.FindAll(o => o != s));
+            try
+            {
+                _file.DebugEvent(BlockDebugEvent.ClusterFree);
+            }
+            catch (Exception e) when (e is ImageException or IOException)
+            {
+                EndUnsafe();
+                int errno = HostErrors.NumberOf(e);
+                throw new ImageException(ImageErrorKind.Io, $"Failed to free the cluster and L1 table: {HostErrors.Text(errno)}", FileName, inner: e)
+                {
+                    Errno = errno,
+                };
+            }
             FreeTree(l1, FreeReason.Snapshot);
             _refcounts.Free((long)s.L1TableOffset, DivUp(Math.Max(s.L1Size * 8L, 1), _clusterSize), FreeReason.Snapshot);
             _refcounts.MarkPendingDurable(_gate.Epoch);
@@ -240,8 +253,18 @@ internal sealed partial class Qcow2Image : ISnapshotImage
         _file.Flush();
         (Header.SnapshotCount, Header.SnapshotsOffset, _snapshotTableBytes) = ((uint)list.Count, (ulong)offset, bytes.Length);
         _snapshots = list;
-        if (oldBytes > 0)
+        if (oldBytes <= 0)
+            return;
+        try
+        {
+            _file.DebugEvent(BlockDebugEvent.ClusterFree);
             _refcounts.Decrement(oldOffset >> _clusterBits, DivUp(oldBytes, _clusterSize), FreeReason.Snapshot);
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            // Space is lost, nothing else.
+            _warn($"qcow2_free_clusters failed: {HostErrors.Text(HostErrors.NumberOf(e))}");
+        }
     }
 
     private ulong[] ReadSnapshotL1(Qcow2Snapshot s)

@@ -167,6 +167,10 @@ internal sealed partial class RefcountStore
                 got = FreeRun(at, count);
             }
             CheckReach(at, got);
+            // Up to where counts reach: the block for what follows then comes to lie behind this, not before.
+            long per = EntriesPerBlock;
+            if (!exact && BlockAt(at / per) is not null && BlockAt((at + got - 1) / per) is null)
+                got = per - at % per;
             if (EnsureBlocks(at, got))
                 continue;       // a block may have taken what was found
             if (at == 0)
@@ -229,6 +233,24 @@ internal sealed partial class RefcountStore
 
     /// <summary>Somebody changed counts of freed clusters elsewhere: look from here on.</summary>
     public void LookFrom(long cluster) => _freeHint = Math.Min(_freeHint, cluster);
+
+    /// <summary>Clusters in use, counted up to <paramref name="limit"/>.</summary>
+    public long CountUsed(long limit)
+    {
+        long n = 0;
+        for (long i = 0; i < _table.Length && n < limit; i++)
+        {
+            if (BlockAt(i) is not { } b)
+                continue;
+            for (int k = 0; k < EntriesPerBlock; k++)
+            {
+                int zero = RefcountCodec.IndexOfZero(b.Data, _order, k, (int)EntriesPerBlock);
+                n += zero - k;
+                k = zero;
+            }
+        }
+        return n;
+    }
 
     private void CheckReach(long cluster, long count)
     {
