@@ -19,6 +19,7 @@ internal static class FuzzTargets
 {
     public static IReadOnlyList<IFuzzTarget> All { get; } =
     [
+        new Targets.ImageTarget("qcow2", Targets.Qcow2Seeds.Make, writable: true),
         new Targets.ImageTarget("vmdk", Targets.VmdkSeeds.Make, writable: true),
         new Targets.ImageTarget("cloop", Targets.CloopSeeds.Make, writable: false),
     ];

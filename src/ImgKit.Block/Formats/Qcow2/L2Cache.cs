@@ -158,7 +158,7 @@ internal sealed class L2Cache
                 DirtyCount++;
             Volatile.Write(ref place, slice);
             if (_list.Count > Limit)
-                DropOne();
+                DropOne(slice);
         }
     }
 
@@ -272,13 +272,13 @@ internal sealed class L2Cache
         slice.ListIndex = -1;
     }
 
-    private void DropOne()
+    private void DropOne(L2Slice justCame)
     {
         for (int tries = 2 * _list.Count; tries > 0; tries--)
         {
             _hand = _hand >= _list.Count - 1 ? 0 : _hand + 1;
             var s = _list[_hand];
-            if (s.IsDirty)
+            if (s.IsDirty || s == justCame)
                 continue;
             if (s.Used)
             {

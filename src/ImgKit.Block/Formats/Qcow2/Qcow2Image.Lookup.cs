@@ -40,7 +40,9 @@ internal sealed partial class Qcow2Image
         return _l2.Find(key) ?? LoadSlice(key);
     }
 
-    private L2Slice? LoadSlice(long key)
+    /// <param name="key">of the slice.</param>
+    /// <param name="stays">it is to be changed: it comes in as dirty, so that nothing drops it before (under the metadata lock).</param>
+    private L2Slice? LoadSlice(long key, bool stays = false)
     {
         long l1Index = key / SlicesPerTable;
         lock (_l2.LoadLock(l1Index))
@@ -59,7 +61,7 @@ internal sealed partial class Qcow2Image
             byte[] data = GC.AllocateUninitializedArray<byte>(bytes);
             _file.DebugEvent(BlockDebugEvent.L2Load);
             ReadHost(_file, offset, data);
-            var slice = new L2Slice(key, offset, data);
+            var slice = new L2Slice(key, offset, data) { IsDirty = stays };
             _l2.Insert(slice);
             return slice;
         }

@@ -400,7 +400,7 @@ internal sealed partial class Qcow2Image
         {
             if (_l2.FindForWrite(key) is { } slice)
                 return slice;
-            LoadSlice(key);
+            LoadSlice(key, stays: true);
         }
     }
 

@@ -49,10 +49,10 @@ internal sealed partial class Qcow2Image
                 }
                 n = done;
             }
-            else if (RestReadsAsZero(offset, n))
+            else if (TryZeroAround(offset, n, options) is var done && done != false)
             {
-                // The rest of the unit is zero, too: all of it can be said to be.
-                ZeroUnits(offset - inside, Math.Min(unit, _length - (offset - inside)), options);
+                if (done is null)
+                    continue;       // after a wait
             }
             else
             {
@@ -61,6 +61,23 @@ internal sealed partial class Qcow2Image
                 WriteZeroBytes(offset, n);
             }
             offset += n;
+        }
+    }
+
+    /// <summary>Where the rest of the unit around a range is zero, too, all of it is said to be. Nobody writes to the rest meanwhile:
+    /// that would need space, and thus the metadata lock.</summary>
+    /// <returns>false: the rest has content; null: look again after a wait.</returns>
+    private bool? TryZeroAround(long offset, long count, ZeroOptions options)
+    {
+        lock (_meta)
+        {
+            if (NotInFlight(offset >> _clusterBits, 1) == 0)
+                return null;
+            if (!RestReadsAsZero(offset, count))
+                return false;
+            long start = offset & ~((1L << _subclusterBits) - 1);
+            ZeroUnits(start, Math.Min(1L << _subclusterBits, _length - start), options);
+            return true;
         }
     }
 
