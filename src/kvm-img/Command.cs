@@ -21,7 +21,7 @@ internal abstract class Command
     /// dealt with here.</summary>
     protected ReadOnlySpan<string> Parse(string[] arguments, CommonOptions common, Action<int, string> take)
     {
-        var options = new GetOpt(arguments, Spec.Options);
+        var options = new GetOpt(JoinProgressForm(arguments), Spec.Options);
         for (int c; (c = options.Next()) != GetOpt.End;)
         {
             switch (c)
@@ -41,5 +41,15 @@ internal abstract class Command
             }
         }
         return options.Operands;
+    }
+
+    /// <summary>The peer's <c>--progress</c> has no value, so ours is optional and stands behind <c>=</c>; written as
+    /// a word of its own, <c>--progress json</c> is understood, too. (An image of that name can be given as <c>./json</c>.)</summary>
+    private static string[] JoinProgressForm(string[] arguments)
+    {
+        int at = Array.IndexOf(arguments, "--progress");
+        if (at < 0 || at + 1 >= arguments.Length || arguments[at + 1] is not ("json" or "text"))
+            return arguments;
+        return [.. arguments[..at], "--progress=" + arguments[at + 1], .. arguments[(at + 2)..]];
     }
 }

@@ -66,7 +66,9 @@ internal sealed partial class Qcow2Image
         _l1 = l1;
         _dirtyL1.Clear();
         _l2.Reset(SlicesFor(l1.Length));
-        _refcounts.Decrement(oldOffset >> _clusterBits, DivUp(Math.Max(oldEntries * 8, 1), _clusterSize), FreeReason.Other);
+        // A table without entries has no cluster, wherever the header says that it is.
+        if (oldEntries > 0)
+            _refcounts.Decrement(oldOffset >> _clusterBits, DivUp(oldEntries * 8, _clusterSize), FreeReason.Other);
     }
 
     /// <summary>A longer L1 table. Alone.</summary>
