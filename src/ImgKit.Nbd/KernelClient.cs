@@ -1,3 +1,4 @@
+using ImgKit.Block.Protocols;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.Host;
 
@@ -16,7 +17,7 @@ public static class KernelClient
         using var device = KernelNbdDevice.Open(path);
         var (ours, theirs) = HostSocket.CreatePair();
         server.Serve(ours);
-        using var transport = new NbdTransport(theirs);
+        using var transport = new StreamTransport(theirs);
         var agreement = new NbdHandshake(transport, null, "").OpenSimple(export);
         device.Connect(theirs, agreement.Size, (int)Math.Clamp(agreement.MinBlock, 512, 4096), (int)agreement.Flags);
         var ran = new TaskCompletionSource();

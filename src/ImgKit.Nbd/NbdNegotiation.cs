@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Text;
+using ImgKit.Block.Protocols;
 using ImgKit.Block.Protocols.Nbd;
 
 namespace ImgKit.Nbd;
@@ -13,12 +14,12 @@ internal sealed class NbdNegotiation
     private const int MaxOptions = 10_000;
 
     private readonly NbdServer _server;
-    private readonly NbdTransport _transport;
+    private readonly StreamTransport _transport;
     private readonly long _start = Stopwatch.GetTimestamp();
     private bool _fixedNewStyle;
     private bool _noZeroes;
 
-    public NbdNegotiation(NbdServer server, NbdTransport transport)
+    public NbdNegotiation(NbdServer server, StreamTransport transport)
     {
         _server = server;
         _transport = transport;

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Text;
 using ImgKit.Block;
+using ImgKit.Block.Protocols;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.Host;
 
@@ -51,7 +52,7 @@ internal sealed unsafe class NbdRequestRunner : IDisposable
     }
 
     /// <summary>Receives the payload of a request; one that is too long to be held is written as it comes.</summary>
-    public void ReceivePayload(ref NbdRequest request, NbdTransport transport)
+    public void ReceivePayload(ref NbdRequest request, StreamTransport transport)
     {
         if (request.Length > NbdWire.MaxPayload)
         {
@@ -88,7 +89,7 @@ internal sealed unsafe class NbdRequestRunner : IDisposable
         request.Result = WriteAsItComes(request, transport);
     }
 
-    private int WriteAsItComes(in NbdRequest request, NbdTransport transport)
+    private int WriteAsItComes(in NbdRequest request, StreamTransport transport)
     {
         var buffer = _buffers.Rent(NativeBufferPool.MaxLength);
         int error = 0;
@@ -405,7 +406,7 @@ internal sealed unsafe class NbdRequestRunner : IDisposable
         }
     }
 
-    private void SendLong(NbdTransport transport, NbdRequest request, AlignedBuffer buffer, int header)
+    private void SendLong(StreamTransport transport, NbdRequest request, AlignedBuffer buffer, int header)
     {
         transport.Send(buffer.Span.Slice(NativeBufferPool.Headroom - header, header + NativeBufferPool.MaxPayload));
         for (ulong done = NativeBufferPool.MaxPayload; done < request.Length;)

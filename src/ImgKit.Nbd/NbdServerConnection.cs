@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
+using ImgKit.Block.Protocols;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.Host;
 
@@ -23,7 +24,7 @@ internal sealed class NbdServerConnection
     private const long SlowNanoseconds = 60_000;
 
     private readonly NbdServer _server;
-    private readonly NbdTransport _transport;
+    private readonly StreamTransport _transport;
     private readonly NbdSession _session = new();
     private readonly Lock _sending = new();
     private int _role = Receiving;
@@ -36,7 +37,7 @@ internal sealed class NbdServerConnection
     public NbdServerConnection(NbdServer server, HostSocket socket)
     {
         _server = server;
-        _transport = new NbdTransport(socket);
+        _transport = new StreamTransport(socket);
     }
 
     public NbdServer Server => _server;
@@ -204,7 +205,7 @@ internal sealed class NbdServerConnection
     }
 
     /// <summary>Sends a message that comes in parts, none of others in between.</summary>
-    public void SendParts(Action<NbdTransport> parts)
+    public void SendParts(Action<StreamTransport> parts)
     {
         lock (_sending)
             parts(_transport);

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using ImgKit.Block.Protocols;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.CommandLine;
 
@@ -29,7 +30,7 @@ internal static class ExportList
         string host = options.Bind ?? "0.0.0.0";
         var address = options.Socket is not null ? NbdAddress.Unix(options.Socket) : NbdAddress.Tcp(host, options.Port);
         NbdTls? tls = options.TlsCredentials is { } id ? NbdTls.FromObject(options.Objects, id, server: false) : null;
-        using var transport = new NbdTransport(address.Connect());
+        using var transport = new StreamTransport(address.Connect());
         var list = new NbdHandshake(transport, tls, host).List();
         var s = new StringBuilder();
         s.Append(CultureInfo.InvariantCulture, $"exports available: {list.Count}\n");

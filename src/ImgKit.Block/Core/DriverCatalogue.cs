@@ -14,6 +14,8 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
         Protocols.Nbd.NbdProtocol.Driver,
+        Protocols.Http.HttpProtocol.Http,
+        Protocols.Http.HttpProtocol.Https,
         Protocols.Ssh.SshProtocol.Driver,
         Filters.Blkdebug.BlkdebugFilter.Driver,
         Filters.CopyOnReadDevice.Driver,

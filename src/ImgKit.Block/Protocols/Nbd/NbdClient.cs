@@ -168,7 +168,7 @@ internal sealed class NbdClient : IDisposable
 
     private NbdConnection Connect(NbdAgreement? expected)
     {
-        var transport = new NbdTransport(_settings.Address.Connect());
+        var transport = new StreamTransport(_settings.Address.Connect());
         try
         {
             var agreement = new NbdHandshake(transport, _settings.Tls, _settings.TlsHost).Open(_settings.Export, _settings.AllocationContext);

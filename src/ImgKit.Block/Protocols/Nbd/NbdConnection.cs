@@ -15,7 +15,7 @@ internal sealed unsafe class NbdConnection : IDisposable
     private const int SlotCount = 128;
     private const int MaxStatusPayload = 16 << 20;
 
-    private readonly NbdTransport _transport;
+    private readonly StreamTransport _transport;
     private readonly NbdAgreement _agreement;
     private readonly Slot[] _slots = new Slot[SlotCount];
     private readonly Stack<Slot> _free = new(SlotCount);
@@ -23,7 +23,7 @@ internal sealed unsafe class NbdConnection : IDisposable
     private int _receiving;
     private volatile Exception? _broken;
 
-    public NbdConnection(NbdTransport transport, NbdAgreement agreement)
+    public NbdConnection(StreamTransport transport, NbdAgreement agreement)
     {
         _transport = transport;
         _agreement = agreement;

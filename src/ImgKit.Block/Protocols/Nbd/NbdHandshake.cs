@@ -11,14 +11,14 @@ public sealed class NbdHandshake
     private const int MaxReply = 64 << 10;
     private const int MaxExports = 100_000;
 
-    private readonly NbdTransport _transport;
+    private readonly StreamTransport _transport;
     private readonly NbdTls? _tls;
     private readonly string _tlsHost;
 
     /// <param name="transport">connected.</param>
     /// <param name="tls">ask for TLS with these credentials, or null.</param>
     /// <param name="tlsHost">the name that the server's certificate must have.</param>
-    public NbdHandshake(NbdTransport transport, NbdTls? tls, string tlsHost)
+    public NbdHandshake(StreamTransport transport, NbdTls? tls, string tlsHost)
     {
         _transport = transport;
         _tls = tls;

@@ -2,13 +2,13 @@ using System.Buffers.Binary;
 using ImgKit.Host;
 using ImgKit.Host.Tls;
 
-namespace ImgKit.Block.Protocols.Nbd;
+namespace ImgKit.Block.Protocols;
 
 /// <summary>
 /// A connection: bytes in both directions, in clear or through TLS. Receiving is buffered, yet long payloads go straight
 /// into the memory of the one who wants them. One thread may receive while another sends.
 /// </summary>
-public sealed unsafe class NbdTransport : IDisposable
+public sealed unsafe class StreamTransport : IDisposable
 {
     private const int BufferLength = 16 << 10;
 
@@ -20,7 +20,7 @@ public sealed unsafe class NbdTransport : IDisposable
     private int _end;
 
     /// <param name="socket">connected; owned.</param>
-    public NbdTransport(HostSocket socket)
+    public StreamTransport(HostSocket socket)
     {
         _socket = socket;
     }
