@@ -5,13 +5,12 @@ public sealed class NbdClientTests
 {
     private const int Size = 8 << 20;
 
-    public static TheoryData<string> Servers => ["qemu-nbd", "nbdkit", "nbdkit --filter=blocksize-policy", "nbdkit oldstyle", "nbdkit no structured replies"];
+    public static TheoryData<string> Servers => ["qemu-nbd", "nbdkit", "nbdkit --filter=blocksize-policy", "nbdkit no structured replies"];
 
     private static string Serve(Workspace w, string server, string disk) => server switch
     {
         "qemu-nbd" => w.Start("qemu-nbd", "-t", "-e", "0", "-f", "raw", "-k", w["s"], disk),
         "nbdkit" => w.Start("nbdkit", "-f", "-U", w["s"], "file", disk),
-        "nbdkit oldstyle" => w.Start("nbdkit", "-f", "-o", "-U", w["s"], "file", disk),
         "nbdkit no structured replies" => w.Start("nbdkit", "-f", "--no-sr", "-U", w["s"], "file", disk),
         _ => w.Start("nbdkit", "-f", "-U", w["s"], "--filter=blocksize-policy", "file", disk, "blocksize-minimum=4096", "blocksize-preferred=64k",
             "blocksize-maximum=1M", "blocksize-error-policy=error"),
@@ -45,6 +44,16 @@ public sealed class NbdClientTests
         string uri = Serve(w, server, disk);
         Programs.Run(Programs.Ours("kvm-img"), "convert", "-f", "raw", "-O", "qcow2", uri, w["o"]);
         Programs.Run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", disk, w["o"]);
+    }
+
+    [Fact]
+    public void A_server_of_the_old_style_is_read()
+    {
+        using var w = new Workspace();
+        string disk = w.MakeDisk("d", Size);
+        string uri = w.Start("nbdkit", "-f", "-o", "-r", "-U", w["s"], "file", disk);
+        Programs.Run(Programs.Ours("kvm-img"), "convert", "-f", "raw", "-O", "raw", uri, w["o"]);
+        Programs.Run("cmp", disk, w["o"]);
     }
 
     [Fact]

@@ -162,7 +162,8 @@ public sealed class NbdServerTests
     public void Fork_returns_when_the_server_listens_and_its_id_is_in_the_file()
     {
         using var w = new Workspace();
-        Programs.Run(Programs.Ours("kvm-nbd"), "--fork", "--pid-file", w["pid"], "-f", "raw", "-k", w["s"], w.MakeDisk("d", Size));
+        // Through a shell and files: whoever waits for the end of a pipe would wait for the server, which may have inherited it.
+        Programs.Run("/bin/sh", "-c", $"{Programs.Ours("kvm-nbd")} --fork --pid-file {w["pid"]} -f raw -k {w["s"]} {w.MakeDisk("d", Size)} >{w["log"]} 2>&1");
         int pid = int.Parse(File.ReadAllText(w["pid"]), System.Globalization.CultureInfo.InvariantCulture);
         Programs.Run("qemu-io", "-f", "raw", "-c", "read 0 512", $"nbd+unix://?socket={w["s"]}");
         for (int i = 0; i < 200 && Directory.Exists($"/proc/{pid}"); i++)

@@ -35,16 +35,14 @@ internal static class Programs
     public static (int Code, string Output) TryRun(string program, params string[] arguments)
     {
         using var p = Start(program, arguments);
-        string output = "", errors = "";
-        var reader = Task.Run(() => errors = p.StandardError.ReadToEnd());
-        output = p.StandardOutput.ReadToEnd();
-        if (!p.WaitForExit(120_000))
+        var output = Task.Run(p.StandardOutput.ReadToEnd);
+        var errors = Task.Run(p.StandardError.ReadToEnd);
+        if (!p.WaitForExit(60_000) || !Task.WaitAll([output, errors], 10_000))
         {
             p.Kill();
             Assert.Fail($"{program} {string.Join(' ', arguments)} does not end");
         }
-        reader.Wait();
-        return (p.ExitCode, output + errors);
+        return (p.ExitCode, output.Result + errors.Result);
     }
 
     /// <summary>Starts a program.</summary>
