@@ -59,7 +59,10 @@ internal sealed unsafe partial class Interpreter
 
     private bool Backwards => (_c->Rflags & Flags.Df) != 0;
 
-    private bool Interrupted => Volatile.Read(ref _c->KeepRunning) == 0;
+    /// <summary>After each element debuggers may look: RFLAGS.TF, or a data breakpoint.</summary>
+    private bool OneByOne => (_c->Rflags & Flags.Tf) != 0 || cpu.WatchesData;
+
+    private bool Interrupted => Volatile.Read(ref _c->KeepRunning) == 0 || OneByOne;
 
     private void Count(bool repeated, ulong elements)
     {
@@ -73,7 +76,7 @@ internal sealed unsafe partial class Interpreter
         ulong run = (4096 - (linear & 0xFFF)) / (ulong)size;
         if (_stringBits == 16)
             run = Math.Min(run, (0x10000 - offset) / (ulong)size);
-        return Math.Min(run, count);
+        return Math.Min(run, OneByOne ? 1 : count);
     }
 
     /// <summary>Cuts a run so that it stays within the segment.</summary>

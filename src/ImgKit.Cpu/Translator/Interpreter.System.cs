@@ -270,7 +270,7 @@ internal sealed unsafe partial class Interpreter
     {
         Segments.Load(_c, memory, segment, selector);
         if (segment == Segments.Ss)
-            _c->InterruptShadow = 1;
+            _c->InterruptShadow = TranslatorVcpu.StackShadow;
     }
 
     private void ExecutePop()

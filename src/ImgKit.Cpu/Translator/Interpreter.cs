@@ -237,12 +237,15 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
                 break;
             case Code.Iretw:
                 InterruptReturn.Execute(_c, memory, 2, _next);
+                cpu.KeepResumeFlag();
                 break;
             case Code.Iretd:
                 InterruptReturn.Execute(_c, memory, 4, _next);
+                cpu.KeepResumeFlag();
                 break;
             case Code.Iretq:
                 InterruptReturn.Execute(_c, memory, 8, _next);
+                cpu.KeepResumeFlag();
                 break;
             case Code.Sysretd:
                 Syscalls.Sysret(_c, memory, false);

@@ -247,6 +247,12 @@ internal sealed unsafe class MemoryUnit : CpuServices
             }
             return Bounce(linear, size, write, locked, place, default);
         }
+        // All of an access must be canonical before any of it is translated.
+        if (IsLong && !IsCanonical(NextPage(linear)))
+        {
+            code = 0;
+            return 13 + 1;
+        }
         if (!Locate(linear, first, write, LinearAccess.Program, out var low, out byte v, out code) ||
             !Locate(NextPage(linear), size - first, write, LinearAccess.Program, out var high, out v, out code))
         {
@@ -375,6 +381,7 @@ internal sealed unsafe class MemoryUnit : CpuServices
             LocateOrThrow(linear, size, false, access, out var place);
             return place.Host != null ? Load(place.Host, size) : Bus.MmioRead(place.Physical, size);
         }
+        RequireCanonical(NextPage(linear));
         LocateOrThrow(linear, first, false, access, out var low);
         LocateOrThrow(NextPage(linear), size - first, false, access, out var high);
         byte* buffer = stackalloc byte[8];
@@ -402,6 +409,7 @@ internal sealed unsafe class MemoryUnit : CpuServices
                 Bus.MmioWrite(place.Physical, value, size);
             return;
         }
+        RequireCanonical(NextPage(linear));
         LocateOrThrow(linear, first, true, access, out var low);
         LocateOrThrow(NextPage(linear), size - first, true, access, out var high);
         byte* buffer = stackalloc byte[8];
@@ -431,6 +439,12 @@ internal sealed unsafe class MemoryUnit : CpuServices
             return;
         _c->Cr2 = linear;
         throw new GuestFault(14, t.ErrorCode);
+    }
+
+    private void RequireCanonical(ulong linear)
+    {
+        if (IsLong && !IsCanonical(linear))
+            throw new GuestFault(13, 0);
     }
 
     private void LocateOrThrow(ulong linear, int size, bool write, LinearAccess access, out Place place)

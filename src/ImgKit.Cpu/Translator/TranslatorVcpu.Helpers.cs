@@ -230,8 +230,17 @@ public sealed unsafe partial class TranslatorVcpu
             Trace(_traced);
         }
         _c->InterruptShadow = 0;
+        _keepResumeFlag = false;
         return false;
     }
+
+    /// <summary>Value of <see cref="CpuContext.InterruptShadow"/> after MOV SS and POP SS, which hold back debug traps, too.</summary>
+    internal const byte StackShadow = 2;
+
+    private bool _keepResumeFlag;
+
+    /// <summary>This instruction loaded RF: it is for the next one.</summary>
+    internal void KeepResumeFlag() => _keepResumeFlag = true;
 
     private readonly CpuState _traced = new();
     private ulong _matched;
@@ -244,7 +253,10 @@ public sealed unsafe partial class TranslatorVcpu
         _ = shadow;
         if (_faulted)
             return;
-        _c->Rflags &= ~(1UL << 16);
+        if (!_keepResumeFlag)
+            _c->Rflags &= ~(1UL << 16);
+        if (_c->InterruptShadow == StackShadow)
+            return;
         ulong bits = _matched;
         if (trap)
             bits |= DebugRegisters.Dr6Step;

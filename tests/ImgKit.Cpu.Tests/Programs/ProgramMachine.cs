@@ -16,7 +16,7 @@ internal sealed unsafe class ProgramMachine : IVcpuBus, IDisposable
     private readonly TranslatorEngine _engine;
     private readonly StringBuilder _text = new();
     private readonly Stopwatch _clock = Stopwatch.StartNew();
-    private byte _port92 = 2;
+    private byte _port92 = 2, _taskPriority;
     private volatile bool _stop;
     private bool _abandoned;
 
@@ -98,11 +98,9 @@ internal sealed unsafe class ProgramMachine : IVcpuBus, IDisposable
 
     public int AcknowledgeInterrupt(Vcpu cpu) => -1;
 
-    public byte GetTaskPriority(Vcpu cpu) => 0;
+    public byte GetTaskPriority(Vcpu cpu) => _taskPriority;
 
-    public void SetTaskPriority(Vcpu cpu, byte value)
-    {
-    }
+    public void SetTaskPriority(Vcpu cpu, byte value) => _taskPriority = value;
 
     public bool ReadMsr(Vcpu cpu, uint index, out ulong value)
     {

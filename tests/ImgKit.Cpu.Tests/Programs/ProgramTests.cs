@@ -12,6 +12,8 @@ public sealed class ProgramTests
     [InlineData("real")]
     [InlineData("protected")]
     [InlineData("paging")]
+    [InlineData("long")]
+    [InlineData("debug")]
     public void A_program_prints_what_it_prints_on_a_precise_interpreter(string name)
     {
         string folder = Path.Combine(AppContext.BaseDirectory, "Programs");
