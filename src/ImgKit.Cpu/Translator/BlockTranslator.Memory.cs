@@ -185,7 +185,7 @@ internal sealed unsafe partial class BlockTranslator
             (uint)segment << 12);
         _openCold = _cold.Count;
         EmitSegment(segment, addressBits, size, write, site);
-        int tag = write ? Layout.TlbWrite(_mode.TlbSet) : Layout.TlbRead(_mode.TlbSet);
+        int tag = Layout.TlbTag(_mode.TlbSet, write);
         var cold = new Cold { Kind = ColdKind.Access, Site = site, Write = write };
         _e.ShiftPage(Host.Rcx, Host.Rbp);
         _e.MovzxByte(Host.Rcx, Host.Rcx);
@@ -199,7 +199,7 @@ internal sealed unsafe partial class BlockTranslator
             _e.FixShortHere(hit);
             _e.ShiftPage(Host.Rcx, Host.Rbp);
             _e.MovzxByte(Host.Rcx, Host.Rcx);
-            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbAddend(_mode.TlbSet), true);
+            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbAddend(_mode.TlbSet, write), true);
         }
         else
         {
@@ -207,7 +207,7 @@ internal sealed unsafe partial class BlockTranslator
             _e.CmpImmediate(Host.Rbp, 4096 - size, true);
             cold.Fix = _e.JccForward(7);
             cold.Tag = tag;
-            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbHost(_mode.TlbSet), true);
+            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbHost(_mode.TlbSet, write), true);
         }
         _cold.Add(cold);
         for (int i = _openCold; i < _cold.Count; i++)

@@ -15,10 +15,10 @@ internal static unsafe class Layout
     /// <summary>Sets: supervisor, user, supervisor with EFLAGS.AC under SMAP.</summary>
     public const int TlbSets = 3;
 
-    /// <summary>Arrays of one set: minus the page's address for reads, the same for writes, host minus guest address, host page.</summary>
+    /// <summary>Arrays of one set, for reads and then for writes: minus the page's address, host minus guest address, host page.</summary>
     public const int TlbArray = TlbEntries * 8;
 
-    public const int TlbSet = 4 * TlbArray;
+    public const int TlbSet = 6 * TlbArray;
     public const int Tlb = 16384;
 
     public const int JumpEntries = 4096;
@@ -85,11 +85,9 @@ internal static unsafe class Layout
 
     public static int SegmentCheck(int segment) => SegmentBase(segment) + 24;
 
-    public static int TlbRead(int set) => Tlb + set * TlbSet;
+    public static int TlbTag(int set, bool write) => Tlb + set * TlbSet + (write ? 3 * TlbArray : 0);
 
-    public static int TlbWrite(int set) => Tlb + set * TlbSet + TlbArray;
+    public static int TlbAddend(int set, bool write) => TlbTag(set, write) + TlbArray;
 
-    public static int TlbAddend(int set) => Tlb + set * TlbSet + 2 * TlbArray;
-
-    public static int TlbHost(int set) => Tlb + set * TlbSet + 3 * TlbArray;
+    public static int TlbHost(int set, bool write) => TlbTag(set, write) + 2 * TlbArray;
 }

@@ -57,7 +57,11 @@ internal sealed unsafe class MemoryUnit : CpuServices
 
     // ---- soft TLB ----
 
-    private long* Array64(int set, int array) => (long*)(_block + Layout.Tlb + set * Layout.TlbSet + array * Layout.TlbArray);
+    private long* Tags(int set, bool write) => (long*)(_block + Layout.TlbTag(set, write));
+
+    private long* Addends(int set, bool write) => (long*)(_block + Layout.TlbAddend(set, write));
+
+    private long* Hosts(int set, bool write) => (long*)(_block + Layout.TlbHost(set, write));
 
     /// <summary>A tag that no address of the entry's index can match.</summary>
     private static long NoTag(int index) => -((long)(index ^ 0x80) << 12);
@@ -66,7 +70,7 @@ internal sealed unsafe class MemoryUnit : CpuServices
     {
         for (int set = 0; set < Layout.TlbSets; set++)
         {
-            long* read = Array64(set, 0), write = Array64(set, 1);
+            long* read = Tags(set, false), write = Tags(set, true);
             for (int i = 0; i < Layout.TlbEntries; i++)
                 read[i] = write[i] = NoTag(i);
         }
@@ -75,6 +79,11 @@ internal sealed unsafe class MemoryUnit : CpuServices
     public override void FlushTlb(bool includeGlobal)
     {
         ClearTlb();
+        if (++_generation == 0)
+        {
+            Array.Clear(_second);
+            _generation = 1;
+        }
         for (int i = 0; i < FetchEntries; i++)
         {
             if (includeGlobal || !_fetchGlobal[i])
@@ -95,7 +104,7 @@ internal sealed unsafe class MemoryUnit : CpuServices
     {
         for (int set = 0; set < Layout.TlbSets; set++)
         {
-            long* write = Array64(set, 1), host = Array64(set, 3);
+            long* write = Tags(set, true), host = Hosts(set, true);
             for (int i = 0; i < Layout.TlbEntries; i++)
             {
                 if ((ulong)host[i] == hostPage)
@@ -113,7 +122,7 @@ internal sealed unsafe class MemoryUnit : CpuServices
                 continue;
             for (int set = 0; set < Layout.TlbSets; set++)
             {
-                long* write = Array64(set, 1), host = Array64(set, 3);
+                long* write = Tags(set, true), host = Hosts(set, true);
                 for (int i = 0; i < Layout.TlbEntries; i++)
                 {
                     if ((ulong)host[i] - (ulong)region.HostAddress < region.Length)
@@ -125,23 +134,54 @@ internal sealed unsafe class MemoryUnit : CpuServices
 
     private int CurrentSet => _c->Cpl == 3 ? 1 : (_c->Cr4 & 1 << 21) != 0 && (_c->Rflags & 1 << 18) != 0 ? 2 : 0;
 
-    private void Fill(ulong linear, byte* hostPage, bool writable)
+    private void Fill(ulong linear, byte* hostPage, bool write)
     {
         int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
         int set = CurrentSet;
         long page = (long)(linear & ~0xFFFUL);
-        Array64(set, 0)[index] = NoTag(index);
-        Array64(set, 1)[index] = NoTag(index);
-        Array64(set, 2)[index] = (long)hostPage - page;
-        Array64(set, 3)[index] = (long)hostPage;
-        Array64(set, 0)[index] = -page;
-        if (writable)
+        long* tags = Tags(set, write);
+        tags[index] = NoTag(index);
+        Addends(set, write)[index] = (long)hostPage - page;
+        Hosts(set, write)[index] = (long)hostPage;
+        Volatile.Write(ref tags[index], -page);
+        if (!write)
+            return;
+        Interlocked.MemoryBarrier();
+        if (_engine.CodePages.Get((ulong)hostPage) != 0)
+            tags[index] = NoTag(index);
+    }
+
+    // ---- second level: what a page walk found, for when the first level has forgotten ----
+
+    private const int SecondEntries = 4096;
+
+    private struct SecondEntry
+    {
+        public ulong Page;
+        public uint Generation;
+        public byte Set;
+        public bool Writable;
+        public byte* Host;
+    }
+
+    private readonly SecondEntry[] _second = new SecondEntry[SecondEntries];
+    private uint _generation = 1;
+
+    private static int SecondIndex(ulong linear) => (int)((linear >> 12) ^ (linear >> 24)) & SecondEntries - 1;
+
+    /// <summary>Refills the first level from the second. False: a walk is needed (or a device, a dirty log, a page of code).</summary>
+    private bool TryRefill(ulong linear, bool write, out byte* host)
+    {
+        ref var entry = ref _second[SecondIndex(linear)];
+        host = null;
+        if (entry.Page != (linear & ~0xFFFUL) || entry.Generation != _generation || entry.Set != CurrentSet || write && !entry.Writable ||
+            write && _engine.CodePages.Get((ulong)entry.Host) != 0)
         {
-            Array64(set, 1)[index] = -page;
-            Interlocked.MemoryBarrier();
-            if (_engine.CodePages.Get((ulong)hostPage) != 0)
-                Array64(set, 1)[index] = NoTag(index);
+            return false;
         }
+        host = entry.Host + (linear & 0xFFF);
+        Fill(linear, entry.Host, write);
+        return true;
     }
 
     private bool IsLong => (_c->Efer & 1 << 10) != 0;
@@ -210,9 +250,18 @@ internal sealed unsafe class MemoryUnit : CpuServices
         }
         if (access == LinearAccess.Program && !_vcpu.WatchesData)
         {
-            bool writable = t.Writable && region.Kind == MemoryKind.Ram && (write || region.DirtyLog == 0) &&
-                _engine.CodePages.Get((ulong)hostPage) == 0;
-            Fill(linear, hostPage, writable);
+            Fill(linear, hostPage, write);
+            if (region.DirtyLog == 0)
+            {
+                _second[SecondIndex(linear)] = new SecondEntry
+                {
+                    Page = linear & ~0xFFFUL,
+                    Generation = _generation,
+                    Set = (byte)CurrentSet,
+                    Writable = t.Writable && region.Kind == MemoryKind.Ram,
+                    Host = hostPage,
+                };
+            }
         }
         return true;
     }
@@ -221,10 +270,10 @@ internal sealed unsafe class MemoryUnit : CpuServices
     {
         int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
         int set = CurrentSet;
-        ulong offset = linear + (ulong)Array64(set, write ? 1 : 0)[index];
+        ulong offset = linear + (ulong)Tags(set, write)[index];
         if (offset <= (ulong)(4096 - size))
         {
-            host = (byte*)Array64(set, 3)[index] + offset;
+            host = (byte*)Hosts(set, write)[index] + offset;
             return true;
         }
         host = null;
@@ -238,6 +287,12 @@ internal sealed unsafe class MemoryUnit : CpuServices
         int first = (int)(4096 - (linear & 0xFFF));
         if (first >= size)
         {
+            if (TryRefill(linear, write, out byte* refilled))
+            {
+                _c->ResumeAt = (ulong)refilled;
+                code = 0;
+                return 0;
+            }
             if (!Locate(linear, size, write, LinearAccess.Program, out var place, out byte vector, out code))
                 return vector + 1;
             if (place.Host != null)
