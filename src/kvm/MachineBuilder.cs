@@ -134,7 +134,7 @@ internal sealed class MachineBuilder : IDisposable
         if (accelerator!.Check)
         {
             var host = KvmHost.Probe();
-            throw new Options.HelpRequested(host.Describe());
+            throw new Options.HelpRequested(host.Describe(), host.IsHardware ? 0 : 1);
         }
         var choice = accelerator.Choose();
         if (choice.Notice != null)
@@ -286,12 +286,13 @@ internal sealed class MachineBuilder : IDisposable
     private void AddDevices(List<DriveOpener.Placed> placed)
     {
         Drive Find(string id) => _named.TryGetValue(id, out var d) ? d : throw new MachineException($"Property can't find value '{id}'");
-        if (_settings is { NoDefaults: false, Vga: "std" } && _settings.Machine == "pc" && DeviceCatalogue.Find("VGA") is { } vga)
+        if (_settings is { NoDefaults: false, Vga: "std" })
         {
+            var (vga, bios) = _settings.Machine == "pc" ? ("VGA", "vgabios-stdvga.bin") : ("isa-vga", "vgabios-isavga.bin");
             var values = new Dictionary<string, string>();
-            if (_settings.Folders.Select(f => Path.Combine(f, "vgabios-stdvga.bin")).FirstOrDefault(File.Exists) is { } bios)
-                values["romfile"] = bios;
-            _pc!.AddDevice(vga, values);
+            if (_settings.Folders.Select(f => Path.Combine(f, bios)).FirstOrDefault(File.Exists) is { } file)
+                values["romfile"] = file;
+            _pc!.AddDevice(Type(vga), values);
         }
         foreach (var p in placed)
         {

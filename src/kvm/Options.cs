@@ -80,9 +80,11 @@ internal static class Options
         new("nic", "none", "networking; only 'none' is there", (_, v) => NoNetwork("nic", v)),
     ];
 
-    internal sealed class HelpRequested(string text) : Exception
+    internal sealed class HelpRequested(string text, int exitCode = 0) : Exception
     {
         internal string Text => text;
+
+        internal int ExitCode => exitCode;
     }
 
     internal static Settings Parse(string[] args)

@@ -22,7 +22,7 @@ internal static class Program
         {
             OutputWriter.Out.Write(help.Text);
             OutputWriter.Out.Flush();
-            return 0;
+            return help.ExitCode;
         }
         catch (Exception e) when (e is UsageException or MachineException or ImageException or IOException or KvmException or CpuModelException
             or UnauthorizedAccessException or PlatformNotSupportedException or OutOfMemoryException)

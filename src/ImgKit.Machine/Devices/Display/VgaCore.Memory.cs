@@ -70,6 +70,7 @@ internal sealed unsafe partial class VgaCore
     {
         if (address - 0xA0000 >= 0x20000)
             return null;
+        _services.Engine?.FlushCoalesced();
         if (_window.Length > 0 && address - _window.Start < _window.Length)
             return ((byte*)_window.Host)[address - _window.Start];
         uint latch = _latch;

@@ -45,6 +45,7 @@ internal sealed unsafe partial class VgaCore
 
     internal ScreenArea Update(ScreenImage image)
     {
+        _services.Engine?.FlushCoalesced();
         var shape = CurrentShape;
         bool all = _everything || !ReferenceEquals(image, _lastImage);
         _lastImage = image;

@@ -110,6 +110,7 @@ internal sealed unsafe partial class VgaCore
 
     internal string[]? TextLines()
     {
+        _services.Engine?.FlushCoalesced();
         if (CurrentShape != Shape.Text)
             return null;
         string[] lines = new string[TextRows];

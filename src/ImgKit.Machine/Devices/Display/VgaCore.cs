@@ -44,6 +44,7 @@ internal sealed unsafe partial class VgaCore : IPortHandler, IMmioHandler, IStat
         services.Ports.Register(0x3DA, 1, this);
         services.Ports.Register(0x1CE, 3, this, 2);
         services.Mmio.Register(0xA0000, 0x20000, this);
+        services.Engine?.AddCoalescedRange(0xA0000, 0x20000, false); // writes have no effect but in memory
         _window = services.Space.Add(AddressSpace.ChipsetPriority);
         Reset();
     }
