@@ -22,5 +22,7 @@ internal static class FuzzTargets
         new Targets.ImageTarget("qcow2", Targets.Qcow2Seeds.Make, writable: true),
         new Targets.ImageTarget("vmdk", Targets.VmdkSeeds.Make, writable: true),
         new Targets.ImageTarget("cloop", Targets.CloopSeeds.Make, writable: false),
+        new Targets.NbdServerTarget(),
+        new Targets.NbdClientTarget(),
     ];
 }
