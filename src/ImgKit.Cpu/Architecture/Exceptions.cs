@@ -218,7 +218,7 @@ public static unsafe class Exceptions
         int size = (gate.Type & 8) != 0 ? 4 : 2;
         int cpl = inner ? d.Dpl : c->Cpl;
         SegmentRegister ss = default;
-        var stack = new Stack(c, s, c->Ss.ToRegister(), c->Gpr[Register.Rsp], false, c->Cpl == 3 ? LinearAccess.Program : LinearAccess.System, ext);
+        var stack = new Stack(c, s, c->Ss.ToRegister(), c->Gpr[Register.Rsp], false, LinearAccess.Program, ext);
         if (inner)
         {
             var (ssSelector, pointer) = TaskState.InnerStack(c, s, cpl, ext);
@@ -288,7 +288,7 @@ public static unsafe class Exceptions
             pointer = TaskState.StackPointer64(c, s, 36 + (8 * (gate.GateStackTable - 1)));
         else if (inner)
             pointer = TaskState.StackPointer64(c, s, 4 + (8 * cpl));
-        var stack = new Stack(c, s, default, pointer & ~15UL, true, cpl == 3 ? LinearAccess.Program : LinearAccess.System, ext);
+        var stack = new Stack(c, s, default, pointer & ~15UL, true, inner ? LinearAccess.System : LinearAccess.Program, ext);
         stack.Push(c->Ss.Selector, 8);
         stack.Push(c->Gpr[Register.Rsp], 8);
         stack.Push(flags, 8);

@@ -202,11 +202,15 @@ public static unsafe class Msrs
                 return true;
             case FsBase when PageWalker.IsCanonical(c, value):
                 c->Fs.Base = value;
-                s.ModeChanged();
+                // 64-bit code reads the base each time; other code may have it built in.
+                if (!Mode.Is64Bit(c))
+                    s.ModeChanged();
                 return true;
             case GsBase when PageWalker.IsCanonical(c, value):
                 c->Gs.Base = value;
-                s.ModeChanged();
+                // 64-bit code reads the base each time; other code may have it built in.
+                if (!Mode.Is64Bit(c))
+                    s.ModeChanged();
                 return true;
             case KernelGsBase when PageWalker.IsCanonical(c, value):
                 c->KernelGsBase = value;

@@ -335,14 +335,13 @@ public static unsafe class Segments
     }
 
     /// <summary>SWAPGS (64-bit mode only, CPL 0).</summary>
-    public static void SwapGs(CpuContext* c, CpuServices s)
+    public static void SwapGs(CpuContext* c)
     {
         if (!Mode.Is64Bit(c))
             throw Faults.UndefinedOpcode();
         if (c->Cpl != 0)
             throw Faults.GeneralProtection();
         (c->Gs.Base, c->KernelGsBase) = (c->KernelGsBase, c->Gs.Base);
-        s.ModeChanged();
     }
 
     /// <summary>Whether an access of <paramref name="size"/> bytes lies within a segment (not for 64-bit mode).</summary>

@@ -15,7 +15,7 @@ internal unsafe ref struct Stack
 
     /// <summary>The present stack; limit violations are #SS(0).</summary>
     public Stack(CpuContext* c, CpuServices s)
-        : this(c, s, c->Ss.ToRegister(), c->Gpr[Register.Rsp], Mode.Is64Bit(c), c->Cpl == 3 ? LinearAccess.Program : LinearAccess.System, 0)
+        : this(c, s, c->Ss.ToRegister(), c->Gpr[Register.Rsp], Mode.Is64Bit(c), LinearAccess.Program, 0)
     {
     }
 

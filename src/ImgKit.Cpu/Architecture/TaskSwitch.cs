@@ -67,7 +67,7 @@ internal static unsafe class TaskSwitch
         LoadSegments(c, s, incoming, ext);
         if (errorCode is { } error)
         {
-            var stack = new Stack(c, s, c->Ss.ToRegister(), c->Gpr[Register.Rsp], false, c->Cpl == 3 ? LinearAccess.Program : LinearAccess.System, ext);
+            var stack = new Stack(c, s, c->Ss.ToRegister(), c->Gpr[Register.Rsp], false, LinearAccess.Program, ext);
             stack.Push(error, wide ? 4 : 2);
             c->Gpr[Register.Rsp] = stack.Pointer;
         }

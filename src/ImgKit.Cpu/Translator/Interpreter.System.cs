@@ -143,7 +143,7 @@ internal sealed unsafe partial class Interpreter
                 memory.ModeChanged();
                 return;
             case Mnemonic.Swapgs:
-                Segments.SwapGs(_c, memory);
+                Segments.SwapGs(_c);
                 return;
             case Mnemonic.Xgetbv:
                 SetPair(ControlRegisters.ReadXcr(_c, memory, (uint)_c->Gpr[1]));
