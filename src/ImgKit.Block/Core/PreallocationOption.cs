@@ -11,7 +11,7 @@ public static class PreallocationOption
         "metadata" when allowMetadata => Preallocation.Metadata,
         "falloc" => Preallocation.Falloc,
         "full" => Preallocation.Full,
-        "metadata" => throw new ImageException(ImageErrorKind.InvalidArgument, "Unsupported preallocation mode 'metadata'"),
+        "metadata" => throw new ImageException(ImageErrorKind.InvalidArgument, "Unsupported preallocation mode: metadata"),
         _ => throw new ImageException(ImageErrorKind.InvalidArgument, $"Parameter 'preallocation' does not accept value '{text}'"),
     };
 }

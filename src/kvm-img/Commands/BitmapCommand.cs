@@ -1,3 +1,4 @@
+using System.Numerics;
 using ImgKit.Block;
 using ImgKit.CommandLine;
 
@@ -95,6 +96,8 @@ internal sealed class BitmapCommand : Command
         switch (action)
         {
             case Add:
+                if (granularity != 0 && (granularity < 512 || !BitOperations.IsPow2(granularity)))
+                    throw new ImageException(ImageErrorKind.InvalidArgument, "Granularity must be power of 2 and at least 512");
                 image.AddBitmap(bitmap, granularity != 0 ? granularity : DefaultGranularity(device), true);
                 break;
             case Remove:
@@ -107,6 +110,8 @@ internal sealed class BitmapCommand : Command
                 image.EnableBitmap(bitmap, action == Enable);
                 break;
             case Merge:
+                if (!image.Bitmaps.Any(b => b.Name == bitmap))
+                    throw new ImageException(ImageErrorKind.NotFound, $"Dirty bitmap '{bitmap}' not found");
                 image.MergeBitmap(bitmap, source as IBitmapImage
                     ?? throw new ImageException(ImageErrorKind.NotFound, $"Dirty bitmap '{from}' not found"), from);
                 break;

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Text;
 using ImgKit.Block;
 using ImgKit.CommandLine;
@@ -7,6 +8,8 @@ namespace ImgKit.Programs.Img;
 /// <summary><c>snapshot</c>: internal snapshots.</summary>
 internal sealed class SnapshotCommand : Command
 {
+    private const string NoSuchFile = "No such file or directory";
+
     protected override CommandSpec Declare() => new()
     {
         Name = "snapshot",
@@ -57,7 +60,7 @@ internal sealed class SnapshotCommand : Command
                 Create(image, name);
                 break;
             case 'a':
-                Do(() => Supported(image).ApplySnapshot(name), $"Could not apply snapshot '{name}'");
+                Apply(image, name);
                 break;
             case 'd':
                 if (image is null || !image.Snapshots.Any(n => n.Id == name || n.Name == name))
@@ -83,8 +86,20 @@ internal sealed class SnapshotCommand : Command
         }
     }
 
-    private static ISnapshotImage Supported(ISnapshotImage? image) =>
-        image ?? throw new ImageException(ImageErrorKind.Unsupported, "Block driver does not support internal snapshots") { Errno = 95 };
+    private static void Apply(ISnapshotImage? image, string name)
+    {
+        if (image is null)
+            throw new CommandException($"Could not apply snapshot '{name}': Block driver does not support internal snapshots");
+        try
+        {
+            image.ApplySnapshot(name);
+        }
+        catch (ImageException e)
+        {
+            string why = e.Kind == ImageErrorKind.NotFound ? NoSuchFile : e.Errno > 0 ? Marshal.GetPInvokeErrorMessage(e.Errno) : e.Message;
+            throw new CommandException($"Could not apply snapshot '{name}': Failed to load snapshot: {why}");
+        }
+    }
 
     private static void Do(Action action, string failure)
     {
