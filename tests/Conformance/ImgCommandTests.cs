@@ -1,4 +1,4 @@
-namespace Conformance;
+namespace ImgKit.Conformance;
 
 /// <summary>kvm-img beside qemu-img: the same arguments give the same text, errors and exit code.</summary>
 public sealed class ImgCommandTests

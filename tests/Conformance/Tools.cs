@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.Text;
 
-namespace Conformance;
+namespace ImgKit.Conformance;
 
 /// <summary>What a program printed, and how it ended.</summary>
 public sealed record Outcome(int ExitCode, string Output, string Error)
