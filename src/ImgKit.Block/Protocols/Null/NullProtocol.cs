@@ -20,7 +20,7 @@ public static class NullProtocol
         {
             _ = context.Options.TakeString("filename");
             return new NullDevice(name, context.Options.TakeSize("size") ?? 1L << 30, context.Options.TakeBool("read-zeroes") ?? false,
-                context.Options.TakeNumber("latency-ns") ?? 0);
+                context.Options.TakeNumber("latency-ns") ?? 0) { FileName = name + "://" };
         },
         OpenOptions =
         [
