@@ -97,6 +97,8 @@ internal sealed class MachineBuilder : IDisposable
             options.IdeDrives[2] = new Drive { Name = "ide1-cd0", IsCdRom = true, IsRemovable = true, IsReadOnly = true };
 
         _pc = new Pc(options) { Report = Program.Say };
+        if (_pc.Engine is TranslatorEngine translator)
+            _pc.A20Changed += translator.SetA20;
         foreach (var p in placed)
             _drives.Add(p.Drive);
         for (int i = 0; i < 4; i++)

@@ -187,7 +187,8 @@ public sealed class IdeChannel : Device, IPortHandler
         return length == 0;
     }
 
-    internal uint ReadMaster(int register, int size) => register switch
+    /// <summary>Reads a register 0..7 of the bus master.</summary>
+    public uint ReadMaster(int register, int size) => register switch
     {
         0 => _masterCommand,
         2 => _masterStatus,
@@ -195,7 +196,8 @@ public sealed class IdeChannel : Device, IPortHandler
         _ => 0,
     };
 
-    internal void WriteMaster(int register, uint value, int size)
+    /// <summary>Writes a register of the bus master.</summary>
+    public void WriteMaster(int register, uint value, int size)
     {
         switch (register)
         {
