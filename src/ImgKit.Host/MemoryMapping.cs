@@ -20,14 +20,27 @@ public sealed class MemoryMapping : IDisposable
     /// <summary>Maps zeroed memory, taken from the host page by page as it is touched. Throws <see cref="IOException"/>.</summary>
     public static MemoryMapping Anonymous(nuint length)
     {
-        const int ReadWrite = 3, PrivateAnonymousNoReserve = 0x4022;
-        nint at = Native.MemoryMap(0, length, ReadWrite, PrivateAnonymousNoReserve, -1, 0);
+        // With a reservation: the host refuses at once what it could never give.
+        const int ReadWrite = 3, PrivateAnonymous = 0x22, HugePages = 14;
+        const nuint HugePage = 2 << 20;
+        // Large mappings begin at a huge page: nested paging and the host's TLB then work with those.
+        nuint extra = length >= HugePage ? HugePage : 0;
+        nint at = length > nuint.MaxValue - extra ? -1 : Native.MemoryMap(0, length + extra, ReadWrite, PrivateAnonymous, -1, 0);
         if (at == -1)
         {
             int error = Marshal.GetLastPInvokeError();
-            throw new IOException($"cannot map {length} bytes of memory: {Marshal.GetPInvokeErrorMessage(error)}", error);
+            throw new IOException(Marshal.GetPInvokeErrorMessage(error), error);
         }
-        return new MemoryMapping(at, length);
+        if (extra == 0)
+            return new MemoryMapping(at, length);
+        nint aligned = (nint)(((nuint)at + HugePage - 1) & ~(HugePage - 1));
+        if (aligned > at)
+            Native.MemoryUnmap(at, (nuint)(aligned - at));
+        nuint behind = (nuint)at + length + extra - ((nuint)aligned + length);
+        if (behind > 0)
+            Native.MemoryUnmap(aligned + (nint)length, behind);
+        Native.MemoryAdvise(aligned, length, HugePages);
+        return new MemoryMapping(aligned, length);
     }
 
     /// <inheritdoc/>

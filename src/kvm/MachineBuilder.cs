@@ -89,6 +89,8 @@ internal sealed class MachineBuilder : IDisposable
         {
             if (p.Interface == DriveOpener.Interface.Ide)
                 options.IdeDrives[p.Index < 4 ? p.Index : throw new MachineException($"drive index {p.Index}: there are four IDE drives")] = p.Drive;
+            else if (p.Interface == DriveOpener.Interface.Floppy && DeviceCatalogue.Find("isa-fdc") == null)
+                throw new MachineException($"drive {p.Drive.Name}: floppy drives are not supported yet");
             else if (p.Interface == DriveOpener.Interface.Floppy)
                 options.Floppies[p.Index < 2 ? p.Index : throw new MachineException($"drive index {p.Index}: there are two floppy drives")] = p.Drive;
         }
