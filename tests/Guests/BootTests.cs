@@ -1,0 +1,86 @@
+using System.Security.Cryptography;
+
+namespace ImgKit.Guests;
+
+public sealed class BootTests
+{
+    private const string Rescue = "/usr/lib/grub-rescue/grub-rescue-cdrom.iso";
+
+    [Fact]
+    public void The_firmware_finds_no_bootable_device()
+    {
+        using var guest = new Guest("-m", "64");
+        guest.WaitForScreen("No bootable device", 120);
+        Assert.Equal("running", guest.Qmp("query-status").GetProperty("status").GetString());
+        guest.Qmp("stop");
+        Assert.Equal("paused", guest.Qmp("query-status").GetProperty("status").GetString());
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Fact]
+    public void Grub_starts_from_cd_and_its_menu_takes_keys()
+    {
+        using var guest = new Guest("-m", "64", "-cdrom", Rescue, "-boot", "d");
+        guest.WaitForScreen("GNU/Hurd", 120);
+        guest.Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = "sendkey c" });
+        guest.WaitForScreen("grub>", 60);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Fact]
+    public void Grub_starts_from_an_ide_disk_that_stays_as_it_was()
+    {
+        byte[] before = SHA256.HashData(File.ReadAllBytes(Rescue));
+        using var guest = new Guest("-m", "64", "-snapshot", "-drive", $"file={Rescue},format=raw");
+        guest.WaitForScreen("GNU/Hurd", 120);
+        guest.Qmp("system_reset");
+        guest.WaitForScreen("SeaBIOS", 60);
+        guest.WaitForScreen("GNU/Hurd", 120);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+        Assert.Equal(before, SHA256.HashData(File.ReadAllBytes(Rescue)));
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void Linux_starts_and_powers_off(int processors)
+    {
+        var (kernel, disk) = Repository.CloudKernel;
+        using var guest = new Guest("-m", "256", "-smp", $"{processors}", "-vga", "none", "-kernel", kernel, "-initrd", disk,
+            "-append", "console=ttyS0 panic=-1 quiet", "-no-reboot");
+        Assert.Equal(0, guest.WaitForExit(180));
+        Assert.Contains($"cpus {processors}", guest.Serial);
+        Assert.Contains("INIT-DONE", guest.Serial);
+    }
+
+    [Fact]
+    public void Linux_reads_ide_disk_cd_and_virtio_disk_as_they_are()
+    {
+        var (kernel, ramDisk) = Repository.CloudKernel;
+        string folder = Directory.CreateTempSubdirectory("disks").FullName;
+        try
+        {
+            string[] names = ["sda", "sr0", "vda"];
+            var sums = new Dictionary<string, string>();
+            foreach (string name in names)
+            {
+                var content = new byte[4 << 20];
+                new Random(name[0] + name[1]).NextBytes(content);
+                File.WriteAllBytes(Path.Combine(folder, name), content);
+                sums[name] = Convert.ToHexStringLower(MD5.HashData(content.AsSpan(0, 1 << 20)));
+            }
+            using var guest = new Guest("-m", "256", "-vga", "none", "-kernel", kernel, "-initrd", ramDisk, "-append", "console=ttyS0 panic=-1 quiet",
+                "-drive", $"file={folder}/sda,format=raw,index=0", "-cdrom", $"{folder}/sr0", "-drive", $"file={folder}/vda,format=raw,if=virtio", "-no-reboot");
+            Assert.Equal(0, guest.WaitForExit(240));
+            foreach (string name in names)
+                Assert.Contains($"MD5 {name} {sums[name]}", guest.Serial);
+        }
+        finally
+        {
+            Directory.Delete(folder, true);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using System.Text;
+using System.Text.Json;
+
+namespace ImgKit.Guests;
+
+/// <summary>A guest in the program <c>kvm</c>, watched over QMP: its text screen and its first serial port.</summary>
+internal sealed class Guest : IDisposable
+{
+    private readonly string _folder = Directory.CreateTempSubdirectory("guest").FullName;
+    private readonly Process _process;
+    private readonly StringBuilder _errors = new();
+    private StreamReader? _reader;
+    private Socket? _socket;
+
+    internal Guest(params string[] arguments)
+    {
+        var info = new ProcessStartInfo(Repository.Program) { RedirectStandardError = true, RedirectStandardInput = true };
+        string[] own = ["-accel", "soft", "-display", "none", "-serial", $"file:{SerialFile}", "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait"];
+        foreach (string a in own.Concat(arguments))
+            info.ArgumentList.Add(a);
+        _process = Process.Start(info)!;
+        _process.ErrorDataReceived += (_, e) => _errors.AppendLine(e.Data);
+        _process.BeginErrorReadLine();
+    }
+
+    private string SerialFile => Path.Combine(_folder, "serial");
+
+    internal string Serial => File.Exists(SerialFile) ? File.ReadAllText(SerialFile) : "";
+
+    internal JsonElement Qmp(string command, object? arguments = null)
+    {
+        if (_reader == null)
+        {
+            string path = Path.Combine(_folder, "qmp");
+            WaitFor(() => File.Exists(path), "the QMP socket", 60);
+            _socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            _socket.Connect(new UnixDomainSocketEndPoint(path));
+            _reader = new StreamReader(new NetworkStream(_socket));
+            Assert.Contains("QMP", _reader.ReadLine());
+            Send("qmp_capabilities", null);
+        }
+        return Send(command, arguments);
+    }
+
+    private JsonElement Send(string command, object? arguments)
+    {
+        _socket!.Send(Encoding.UTF8.GetBytes(arguments == null ? $"{{\"execute\":\"{command}\"}}"
+            : $"{{\"execute\":\"{command}\",\"arguments\":{JsonSerializer.Serialize(arguments)}}}"));
+        while (true)
+        {
+            string line = _reader!.ReadLine() ?? throw new IOException("the monitor is gone: " + _errors);
+            var answer = JsonDocument.Parse(line).RootElement;
+            if (answer.TryGetProperty("error", out var error))
+                throw new InvalidOperationException($"{command}: {error}");
+            if (answer.TryGetProperty("return", out var result))
+                return result;
+        }
+    }
+
+    /// <summary>The colour text screen, a line a row.</summary>
+    internal string Screen()
+    {
+        string file = Path.Combine(_folder, "screen");
+        Qmp("pmemsave", new { val = 0xB8000, size = 4000, filename = file });
+        byte[] cells = File.ReadAllBytes(file);
+        var text = new StringBuilder();
+        for (int i = 0; i < 2000; i++)
+        {
+            text.Append(cells[2 * i] is >= 32 and < 127 ? (char)cells[2 * i] : ' ');
+            if (i % 80 == 79)
+                text.Append('\n');
+        }
+        return text.ToString();
+    }
+
+    internal void WaitForScreen(string text, int seconds) => WaitFor(() => Screen().Contains(text, StringComparison.Ordinal), $"'{text}' on the screen", seconds);
+
+    internal void WaitForSerial(string text, int seconds) => WaitFor(() => Serial.Contains(text, StringComparison.Ordinal), $"'{text}' on the serial port", seconds);
+
+    internal int WaitForExit(int seconds)
+    {
+        Assert.True(_process.WaitForExit(seconds * 1000), $"the guest did not end within {seconds} s; its last words:\n{Tail}");
+        return _process.ExitCode;
+    }
+
+    private string Tail => Serial.Length > 2000 ? Serial[^2000..] : Serial;
+
+    private void WaitFor(Func<bool> condition, string what, int seconds)
+    {
+        var watch = Stopwatch.StartNew();
+        while (!condition())
+        {
+            Assert.False(_process.HasExited, $"the program ended while {what} was awaited: {_errors}");
+            Assert.True(watch.Elapsed.TotalSeconds < seconds, $"no {what} within {seconds} s; serial port:\n{Tail}\n{_errors}");
+            Thread.Sleep(200);
+        }
+    }
+
+    public void Dispose()
+    {
+        _reader?.Dispose();
+        if (!_process.HasExited)
+            _process.Kill();
+        _process.WaitForExit();
+        _process.Dispose();
+        Directory.Delete(_folder, true);
+    }
+}
