@@ -162,8 +162,10 @@ public sealed partial class Pc : IMachineControl, IDisposable
         }
         else
         {
+            // Without a chipset that shadows it, the firmware runs from memory that it can write.
             if (romLow != 0)
-                space.Add(AddressSpace.ChipsetPriority, 0xE0000, 0x20000, romLow, MemoryKind.Rom);
+                space.Add(AddressSpace.ChipsetPriority, 0xE0000, 0x20000, romLow, MemoryKind.Ram);
+            space.Update();
             IdeChannels = [new IdeChannel(Services, Services.IsaLine(14)), new IdeChannel(Services, Services.IsaLine(15)) { Number = 1 }];
             IdeChannels[0].RegisterPorts(0x1F0, 0x3F6);
             IdeChannels[1].RegisterPorts(0x170, 0x376);
