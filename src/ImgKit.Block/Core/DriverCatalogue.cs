@@ -9,6 +9,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Formats.Raw.RawFormat.Driver,
         Formats.Vmdk.VmdkFormat.Driver,
         Formats.Qcow2.Qcow2Format.Driver,
+        Formats.Qcow.QcowFormat.Driver,
         Formats.Cloop.CloopFormat.Driver,
         Formats.Bochs.BochsFormat.Driver,
         Protocols.File.FileProtocol.File,

@@ -113,6 +113,26 @@ public sealed class InteropTests
             Assert.True(expected.AsSpan().SequenceEqual(File.ReadAllBytes(folder.File("a.data"))));
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void The_first_version_is_read(bool compress)
+    {
+        using var folder = new TestData.Folder();
+        string path = folder.File("a.qcow"), raw = folder.File("a.raw"), top = folder.File("top.qcow");
+        byte[] data = TestData.Mixed(3 * 1024 * 1024, 4);
+        File.WriteAllBytes(raw, data);
+        string[] how = compress ? ["-c"] : [];
+        Qemu.Img(["convert", .. how, "-f", "raw", "-O", "qcow", raw, path]);
+        using (var image = Images.Open(path, true, format: "qcow"))
+            Assert.True(data.AsSpan().SequenceEqual(Images.Content(image)));
+        Qemu.Img("create", "-q", "-f", "qcow", "-b", path, "-F", "qcow", top);
+        Qemu.Io("-f", "qcow", "-c", "write -P 7 100k 9k", top);
+        data.AsSpan(100 * 1024, 9 * 1024).Fill(7);
+        using (var image = Images.Open(top, true, format: "qcow"))
+            Assert.True(data.AsSpan().SequenceEqual(Images.Content(image)));
+    }
+
     /// <summary>Writes, zeroes and discards at random, in the image and in the model.</summary>
     internal static void Change(BlockDevice image, byte[] model, Random random, int steps)
     {

@@ -1,5 +1,3 @@
-using System.Diagnostics;
-
 namespace ImgKit.Block.Tests.Qcow2;
 
 public sealed class Qcow2StreamTests : IDisposable
@@ -30,13 +28,7 @@ public sealed class Qcow2StreamTests : IDisposable
         Run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image);
     }
 
-    private static void Run(string program, params string[] arguments)
-    {
-        using var p = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true })!;
-        string text = p.StandardOutput.ReadToEnd();
-        p.WaitForExit();
-        Assert.True(p.ExitCode == 0, text);
-    }
+    private static void Run(string program, params string[] arguments) => Peer.Run(program, arguments);
 
     /// <summary>A stream that can do no more than a pipe can.</summary>
     private sealed class ForwardOnly(Stream inner) : Stream
