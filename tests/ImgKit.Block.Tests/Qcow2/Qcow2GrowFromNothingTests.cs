@@ -9,7 +9,7 @@ public sealed class Qcow2GrowFromNothingTests
     {
         using var folder = new TestData.Folder();
         string image = folder.File("image"), raw = folder.File("raw");
-        Peer.Img("create", "-q", "-f", "qcow2", "-o", "cluster_size=" + clusterSize, folder.File("peer"), "0");
+        Qemu.Img("create", "-q", "-f", "qcow2", "-o", "cluster_size=" + clusterSize, folder.File("peer"), "0");
         var options = new BlockOptions();
         options.Set("cluster_size", clusterSize);
         DriverCatalogue.Default.Get("qcow2").Create!(new CreateContext { FileName = image, Size = 0, Options = options, Opener = new ImageOpener() });
@@ -27,8 +27,8 @@ public sealed class Qcow2GrowFromNothingTests
                 }
                 d.Flush();
             }
-            Peer.Img("check", "-f", "qcow2", name);
-            Peer.Img("compare", "-f", "raw", "-F", "qcow2", raw, name);
+            Qemu.Img("check", "-f", "qcow2", name);
+            Qemu.Img("compare", "-f", "raw", "-F", "qcow2", raw, name);
         }
     }
 }
