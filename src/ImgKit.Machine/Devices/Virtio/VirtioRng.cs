@@ -1,11 +1,11 @@
-using System.Security.Cryptography;
+using System.Runtime.InteropServices;
 
 namespace ImgKit.Machine.Devices.Virtio;
 
 /// <summary>A source of random bytes from the host's generator. Source: VIRTIO 1.2, section 5.4.</summary>
 /// <param name="services">what the machine gives.</param>
 /// <param name="interfaces">legacy, modern or both.</param>
-public sealed class VirtioRng(MachineServices services, VirtioInterfaces interfaces = VirtioInterfaces.Transitional)
+public sealed unsafe partial class VirtioRng(MachineServices services, VirtioInterfaces interfaces = VirtioInterfaces.Transitional)
     : VirtioPci(services, 4, 0x00FF00, interfaces, [8])
 {
     /// <summary>Most bytes for one request: a device may give less than was asked for.</summary>
@@ -39,10 +39,16 @@ public sealed class VirtioRng(MachineServices services, VirtioInterfaces interfa
         for (int i = 0; i < queue.Size && TryPop(queue, _chain); i++)
         {
             var piece = random[..(int)Math.Min(MostBytes, _chain.WritableLength)];
-            RandomNumberGenerator.Fill(piece);
-            Complete(queue, _chain.Head, (uint)_chain.Fill(Services.Memory, piece));
+            nint got;
+            fixed (byte* p = piece)
+                got = getrandom(p, (nuint)piece.Length, 0);
+            Complete(queue, _chain.Head, (uint)_chain.Fill(Services.Memory, piece[..(int)Math.Max(0, got)]));
         }
     }
+
+    // the kernel's generator itself: .NET's class loads OpenSSL
+    [LibraryImport("libc.so.6")]
+    private static partial nint getrandom(byte* buffer, nuint length, uint flags);
 
     /// <summary>The type in the catalogue.</summary>
     public static DeviceType Type { get; } = new("virtio-rng-pci", DeviceBus.Pci, "Misc", "virtio random number generator",
