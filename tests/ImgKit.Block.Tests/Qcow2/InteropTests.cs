@@ -122,8 +122,10 @@ public sealed class InteropTests
         string path = folder.File("a.qcow"), raw = folder.File("a.raw"), top = folder.File("top.qcow");
         byte[] data = TestData.Mixed(3 * 1024 * 1024, 4);
         File.WriteAllBytes(raw, data);
+        // The peer's exit code is 1 after compressing into this format, though it has written all of it.
         string[] how = compress ? ["-c"] : [];
-        Qemu.Img(["convert", .. how, "-f", "raw", "-O", "qcow", raw, path]);
+        Qemu.TryRun("qemu-img", ["convert", .. how, "-f", "raw", "-O", "qcow", raw, path]);
+        Assert.True(data.AsSpan().SequenceEqual(Qemu.Content(path)));
         using (var image = Images.Open(path, true, format: "qcow"))
             Assert.True(data.AsSpan().SequenceEqual(Images.Content(image)));
         Qemu.Img("create", "-q", "-f", "qcow", "-b", path, "-F", "qcow", top);
