@@ -165,7 +165,8 @@ internal sealed class MachineBuilder : IDisposable
 
     private byte[] FindFirmware()
     {
-        string[] names = _settings.Firmware != null ? [_settings.Firmware] : ["bios-256k.bin", "bios.bin"];
+        // The larger build needs a chipset that shadows it.
+        string[] names = _settings.Firmware != null ? [_settings.Firmware] : _settings.Machine == "pc" ? ["bios-256k.bin", "bios.bin"] : ["bios.bin"];
         foreach (string name in names)
         {
             if (_settings.Firmware != null && File.Exists(name))
@@ -175,7 +176,7 @@ internal sealed class MachineBuilder : IDisposable
                     return ReadFile(Path.Combine(folder, name), "could not load PC BIOS");
         }
         throw new MachineException(_settings.Firmware != null ? $"could not load PC BIOS '{_settings.Firmware}'"
-            : "could not load PC BIOS 'bios-256k.bin': install the package seabios, or name a folder with -L");
+            : $"could not load PC BIOS '{names[0]}': install the package seabios, or name a folder with -L");
     }
 
     private static byte[] ReadFile(string path, string what)
