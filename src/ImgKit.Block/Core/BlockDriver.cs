@@ -54,6 +54,10 @@ public sealed class BlockDriver
     /// <summary>The options that <c>amend</c> takes; empty: this format cannot be amended.</summary>
     public IReadOnlyList<DriverOption> AmendOptions { get; init; } = [];
 
+    /// <summary>Some images of this format can hold compressed clusters (<c>convert -c</c>); a format without is refused before anything
+    /// is touched.</summary>
+    public bool SupportsCompression { get; init; }
+
     /// <summary>Images can have a backing file (<c>create -b</c>).</summary>
     public bool SupportsBacking { get; init; }
 

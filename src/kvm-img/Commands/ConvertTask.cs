@@ -171,6 +171,8 @@ internal sealed class ConvertTask(CommonOptions common)
         CreateJob.SetBacking(known, options, format.Name, BackingFile, BackingFormat);
         if (Compress)
         {
+            if (!format.SupportsCompression)
+                throw new CommandException("Compression not supported for this file format");
             if (options.Get("encryption") is "on" or "yes" or "true" or "y" || options.Contains("encrypt.format"))
                 throw new CommandException("Compression and encryption not supported at the same time");
             if (options.Get("preallocation") is string p && p != "off")

@@ -11,6 +11,7 @@ public static class CloopFormat
     public static BlockDriver Driver { get; } = new()
     {
         Name = "cloop",
+        SupportsCompression = true,
         Kind = DriverKind.Format,
         Description = "Compressed loop images, and geom_uzip; written once, front to back",
         Probe = Probe,

@@ -14,6 +14,7 @@ public static class VmdkFormat
         Create = VmdkCreate.Create,
         CreateOptions = VmdkCreateOptions.Declaration,
         SupportsBacking = true,
+        SupportsCompression = true,
         Measure = VmdkCreate.Measure,
         WriteStream = StreamOptimizedWriter.Write,
     };
