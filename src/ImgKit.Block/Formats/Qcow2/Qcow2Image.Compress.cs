@@ -7,7 +7,7 @@ namespace ImgKit.Block.Formats.Qcow2;
 internal sealed partial class Qcow2Image : ICompressingDevice
 {
     /// <summary>Denser than zlib's default with the small window that QEMU uses, and several times faster.</summary>
-    private const int DefaultDeflateLevel = 1;
+    private const int DefaultDeflateLevel = 2;
 
     private const int DefaultZstdLevel = 2;
 
