@@ -23,7 +23,7 @@ internal static class ImgProgram
         new('h', "help", null, "display this help and exit"),
         new('V', "version", null, "output version information and exit"),
         new('T', "trace", "[[enable=]<pattern>][,events=<file>][,file=<file>]", "accepted, as builds without trace points accept it"),
-        new(GenerateOption, "generate", "man|bash|zsh", "write the manual page or a completion") { Hidden = true },
+        GeneratedText.Option(GenerateOption),
     ];
 
     /// <summary>What <c>--version</c> prints.</summary>
@@ -62,13 +62,8 @@ internal static class ImgProgram
     }
 
     /// <summary>The manual page or a completion.</summary>
-    public static string Generate(string what) => what switch
-    {
-        "man" => ManualPage.Write(Declare()),
-        "bash" => ShellCompletion.Bash(Declare()),
-        "zsh" => ShellCompletion.Zsh(Declare()),
-        _ => throw new UsageException($"--generate takes man, bash or zsh, not '{what}'"),
-    };
+    public static string Generate(string what) =>
+        GeneratedText.Write(Declare(), what) ?? throw new UsageException($"--generate takes man, bash or zsh, not '{what}'");
 
     /// <summary>Trace points are refused as by a peer that was built without any: a pattern matches nothing.</summary>
     public static void Trace(string options)

@@ -7,6 +7,7 @@ internal static class IoProgram
 {
     public const int ObjectOption = 1000;
     public const int ImageOptsOption = 1001;
+    public const int GenerateOption = 1002;
 
     /// <summary>All options.</summary>
     public static IReadOnlyList<OptionSpec> Options { get; } =
@@ -31,6 +32,7 @@ internal static class IoProgram
         new('U', "force-share", null, "force shared permissions"),
         new('h', "help", null, "display this help and exit"),
         new('V', "version", null, "output version information and exit"),
+        GeneratedText.Option(GenerateOption),
     ];
 
     /// <summary>Declared for help, manual and completion.</summary>

@@ -70,6 +70,14 @@ internal static class Program
                 case 'h':
                     Console.Out(IoProgram.Help());
                     return 0;
+                case IoProgram.GenerateOption:
+                    if (GeneratedText.Write(IoProgram.Specification, value) is not { } text)
+                    {
+                        Console.Report("--generate takes man, bash or zsh");
+                        return 1;
+                    }
+                    Console.Out(text);
+                    return 0;
                 case IoProgram.ObjectOption:
                     var definition = new BlockOptions();
                     OptionText.Parse(value, definition, "qom-type");

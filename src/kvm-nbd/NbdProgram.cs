@@ -16,6 +16,7 @@ internal static class NbdProgram
     public const int TlsAuthorizationOption = 1008;
     public const int PidFileOption = 1009;
     public const int SecurityLabelOption = 1010;
+    public const int GenerateOption = 1011;
 
     private const string Version = "0.1.0";
 
@@ -24,6 +25,7 @@ internal static class NbdProgram
     [
         new('h', "help", null, "display this help and exit"),
         new('V', "version", null, "output version information and exit"),
+        GeneratedText.Option(GenerateOption),
         new('p', "port", "PORT", "port to listen on (default 10809)"),
         new('b', "bind", "IFACE", "interface to bind to (default 0.0.0.0)"),
         new('k', "socket", "PATH", "path to the unix socket (default /var/lock/qemu-nbd-DEVICE)") { IsFile = true },

@@ -91,6 +91,10 @@ internal sealed class ServerOptions
                 case 'V':
                     o.Text = NbdProgram.VersionText();
                     return o;
+                case NbdProgram.GenerateOption:
+                    o.Text = GeneratedText.Write(NbdProgram.Specification, options.Value ?? "")
+                        ?? throw new ProgramException("--generate takes man, bash or zsh");
+                    return o;
                 case 's':
                     o.Snapshot = true;
                     break;

@@ -21,6 +21,7 @@ internal static class Options
         new("h", null, "display this help and exit", (_, _) => throw new HelpRequested(Help())),
         new("help", null, "display this help and exit", (_, _) => throw new HelpRequested(Help())),
         new("version", null, "display version information and exit", (_, _) => throw new HelpRequested(Version())),
+        new("generate", "man|bash|zsh", "", (_, v) => throw new HelpRequested(Generate(v))),
         new("machine", "[type=]name[,prop[=value][,...]]", "select the machine ('-machine help' lists them)", Machine),
         new("M", "[type=]name[,prop[=value][,...]]", "as -machine", Machine),
         new("cpu", "cpu", "select the CPU model ('-cpu help' lists them)", Cpu),
@@ -119,11 +120,29 @@ internal static class Options
     private static string Version() => $"ImgKit kvm version {typeof(Pc).Assembly.GetName().Version?.ToString(3)}\n"
         + "Compatible with the command line of QEMU emulator version 7.2.22\nCopyright (c) 2026 The ImgKit authors\n";
 
+    /// <summary>The options that help and manual show: those with a word of help.</summary>
+    private static IEnumerable<Option> Shown => All.Where(static o => o.Help.Length > 0);
+
+    private static string Generate(string what)
+    {
+        int id = 256;
+        var program = new ProgramSpec
+        {
+            Name = "kvm",
+            Summary = "a PC on KVM or on a software CPU",
+            Version = typeof(Pc).Assembly.GetName().Version?.ToString(3) ?? "",
+            Description = "One dash before an option is enough: -drive and --drive are the same.",
+            Options = [.. Shown.Where(static o => o.Name.Length > 1).Select(o => new OptionSpec(id++, o.Name, o.Argument, o.Help))],
+            Operands = "[disk_image]",
+        };
+        return GeneratedText.Write(program, what) ?? throw new MachineException("-generate takes man, bash or zsh");
+    }
+
     private static string Help()
     {
         var text = new System.Text.StringBuilder(Version()).Append($"usage: {ProgramName.Base} [options] [disk_image]\n\n");
         text.Append("'disk_image' is an image for IDE hard disk 0\n\n");
-        foreach (var o in All)
+        foreach (var o in Shown)
         {
             string left = o.Argument == null ? $"-{o.Name}" : $"-{o.Name} {o.Argument}";
             text.Append(left.Length < 16 ? left.PadRight(16) : left + "\n                ").Append(o.Help).Append('\n');
