@@ -12,6 +12,8 @@ namespace ImgKit.Programs.Img;
 internal sealed partial class Progress : IProgress<long>, IDisposable
 {
     private const int UserSignal = 10;      // SIGUSR1 on Linux
+    private const nint SignalDefault = 0;
+    private const nint SignalIgnore = 1;
     private static readonly TimeSpan JsonInterval = TimeSpan.FromMilliseconds(500);
 
     private readonly bool _text;
@@ -38,9 +40,8 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
         _json = common.JsonProgress && !common.Quiet;
         _step = step;
         _total = total;
-        // Until it is worth a thread, the signal must at least not kill.
-        if (!_text)
-            _ = signal(UserSignal, 1);
+        // Until it is worth a thread, and where progress is shown anyway, the signal must at least not kill.
+        _ = signal(UserSignal, SignalIgnore);
         if (_text)
             Show(0);
     }
@@ -70,6 +71,8 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
         }
         else if (_signal is null && Stopwatch.GetElapsedTime(_started).TotalMilliseconds > 50)
         {
+            // The runtime leaves alone a signal that is ignored.
+            _ = signal(UserSignal, SignalDefault);
             _signal = PosixSignalRegistration.Create((PosixSignal)UserSignal, context =>
             {
                 context.Cancel = true;
