@@ -36,8 +36,7 @@ internal sealed class ConvertPlan
     private long _offset;
     private long _index;
 
-    /// <summary>The last extent asked for, cut up over several pieces.</summary>
-    private PieceKind _extentKind;
+    /// <summary>Where the extent that <see cref="KindAt"/> looked at last ends.</summary>
     private long _extentEnd;
 
     /// <param name="source">what is read.</param>
@@ -118,8 +117,7 @@ internal sealed class ConvertPlan
             extent = new BlockExtent(Math.Min(_unit, _source.Length - offset), ExtentKind.Data, 0);
         }
         _extentEnd = offset + extent.Length;
-        _extentKind = Classify(extent, offset);
-        return _extentKind;
+        return Classify(extent, offset);
     }
 
     private PieceKind Classify(BlockExtent extent, long offset)
