@@ -11,32 +11,93 @@ internal sealed class Guest : IDisposable
     private readonly string _folder = Directory.CreateTempSubdirectory("guest").FullName;
     private readonly Process _process;
     private readonly StringBuilder _errors = new();
+    private readonly Socket _line;
+    private readonly Thread _listener;
+    private readonly StringBuilder _serial = new();
     private StreamReader? _reader;
     private Socket? _socket;
 
     internal Guest(params string[] arguments)
     {
         var info = new ProcessStartInfo(Repository.Program) { RedirectStandardError = true, RedirectStandardInput = true };
-        string[] own = ["-accel", "soft", "-display", "none", "-serial", $"file:{SerialFile}", "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait"];
+        string[] own = ["-accel", "soft", "-display", "none", "-serial", $"unix:{SerialSocket},server", "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait"];
         foreach (string a in own.Concat(arguments))
             info.ArgumentList.Add(a);
         _process = Process.Start(info)!;
         _process.ErrorDataReceived += (_, e) => _errors.AppendLine(e.Data);
         _process.BeginErrorReadLine();
+        _line = Connect(SerialSocket);
+        _listener = new Thread(Listen) { IsBackground = true };
+        _listener.Start();
     }
 
-    private string SerialFile => Path.Combine(_folder, "serial");
+    private string SerialSocket => Path.Combine(_folder, "serial");
 
-    internal string Serial => File.Exists(SerialFile) ? File.ReadAllText(SerialFile) : "";
+    /// <summary>What the guest has written to its first serial port.</summary>
+    internal string Serial
+    {
+        get
+        {
+            lock (_serial)
+                return _serial.ToString();
+        }
+    }
+
+    /// <summary>Types into the first serial port.</summary>
+    internal void Type(string text) => _line.Send(Encoding.ASCII.GetBytes(text));
+
+    /// <summary>Types a line, and waits for a text that comes after it (the echo of what is typed counts).</summary>
+    /// <returns>what the guest wrote since.</returns>
+    internal string Command(string line, string answer, int seconds)
+    {
+        int start = Serial.Length;
+        Type(line + "\n");
+        WaitFor(() => Serial.IndexOf(answer, start, StringComparison.Ordinal) >= 0, $"'{answer}' on the serial port", seconds);
+        return Serial[start..];
+    }
+
+    private Socket Connect(string path)
+    {
+        WaitFor(() => File.Exists(path), path, 60);
+        for (int tries = 0; ; tries++)
+        {
+            var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            try
+            {
+                socket.Connect(new UnixDomainSocketEndPoint(path));
+                return socket;
+            }
+            catch (SocketException) when (tries < 100)
+            {
+                // The name is there a moment before the socket listens.
+                socket.Dispose();
+                Thread.Sleep(50);
+            }
+        }
+    }
+
+    private void Listen()
+    {
+        var buffer = new byte[4096];
+        try
+        {
+            for (int n; (n = _line.Receive(buffer)) > 0;)
+            {
+                lock (_serial)
+                    _serial.Append(Encoding.Latin1.GetString(buffer, 0, n));
+            }
+        }
+        catch (SocketException)
+        {
+            // The program has ended.
+        }
+    }
 
     internal JsonElement Qmp(string command, object? arguments = null)
     {
         if (_reader == null)
         {
-            string path = Path.Combine(_folder, "qmp");
-            WaitFor(() => File.Exists(path), "the QMP socket", 60);
-            _socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-            _socket.Connect(new UnixDomainSocketEndPoint(path));
+            _socket = Connect(Path.Combine(_folder, "qmp"));
             _reader = new StreamReader(new NetworkStream(_socket));
             Assert.Contains("QMP", _reader.ReadLine());
             Send("qmp_capabilities", null);
@@ -82,10 +143,11 @@ internal sealed class Guest : IDisposable
     internal int WaitForExit(int seconds)
     {
         Assert.True(_process.WaitForExit(seconds * 1000), $"the guest did not end within {seconds} s; its last words:\n{Tail}");
+        _listener.Join();
         return _process.ExitCode;
     }
 
-    private string Tail => Serial.Length > 2000 ? Serial[^2000..] : Serial;
+    private string Tail => Serial is { Length: > 2000 } text ? text[^2000..] : Serial;
 
     private void WaitFor(Func<bool> condition, string what, int seconds)
     {
@@ -101,6 +163,7 @@ internal sealed class Guest : IDisposable
     public void Dispose()
     {
         _reader?.Dispose();
+        _line.Dispose();
         if (!_process.HasExited)
             _process.Kill();
         _process.WaitForExit();
