@@ -40,7 +40,8 @@ internal sealed class IoCommand
     public required Func<Session, string[], bool> Run { get; init; }
 
     /// <summary>Prints one line of help.</summary>
-    public void PrintUsage() => Console.Out($"{Name} {(Arguments is null ? "" : Arguments + " ")}-- {Summary}\n");
+    /// <param name="typed">the name by which it was asked for; null: its own.</param>
+    public void PrintUsage(string? typed = null) => Console.Out($"{typed ?? Name} {(Arguments is null ? "" : Arguments + " ")}-- {Summary}\n");
 
     /// <summary>Prints the usage; false, for <see cref="Run"/> to return.</summary>
     public bool Misused()

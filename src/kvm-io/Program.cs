@@ -49,7 +49,7 @@ internal static class Program
             switch (c)
             {
                 case GetOpt.Unrecognized or GetOpt.MissingArgument:
-                    Console.Report(options.Error);
+                    Console.Error($"{ProgramName.Called}: {options.Error}");
                     Console.Out(IoProgram.Help());
                     return 1;
                 case 'f':
@@ -61,9 +61,12 @@ internal static class Program
                 case 'm':
                     misaligned = true;
                     break;
-                case 'T':
+                case 'T' when value.Contains('='):
                     Console.Report($"trace events are not offered: {value}");
                     return 1;
+                case 'T':
+                    Console.Report($"warning: trace event '{value}' does not exist");
+                    break;
                 case 'V':
                     Console.Out(IoProgram.VersionText());
                     return 0;

@@ -131,13 +131,5 @@ internal sealed class Session : IDisposable
         return false;
     }
 
-    /// <summary>Throws unless a request lies inside the image.</summary>
-    public void CheckRange(long offset, long count)
-    {
-        long length = Device.Length;
-        if (offset > length || count > length - offset)
-            throw new ImageException(ImageErrorKind.OutOfBounds, "request outside of the image", Device.FileName, offset);
-    }
-
     public void Dispose() => Close();
 }

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text.RegularExpressions;
 
 namespace ImgKit.Conformance;
@@ -5,56 +6,69 @@ namespace ImgKit.Conformance;
 /// <summary>kvm-io beside qemu-io: the same text and exit codes, but for times and rates.</summary>
 public sealed partial class IoCommandTests
 {
-    private static readonly string[][] Scripts =
-    [
-        ["read 0 1k"], ["read -v 1000 40"], ["read -P 0 0 1M"], ["read -P 1 0 1M"], ["read -P 0x100 0 1M"], ["read -s 1 0 1M"], ["read -P 0 -s 2M 0 1M"],
-        ["read x 1"], ["read 0 x"], ["read 0"], ["read 0 3G"], ["read 1M 1k"], ["read -x 0 1"], ["read 99999999999999999999 1"], ["read 0 0"],
-        ["write 0 512", "read -P 0xcd 0 512"], ["write -P 7 100 1000", "read -P 7 100 1000"], ["write -b 0 512"], ["write -z -P 1 0 512"], ["write -n 0 512"],
-        ["write -u 0 512"], ["write -f -c 0 512"], ["write -c 0 512"], ["write -c 0 511"], ["write -s /nothing 0 511"], ["write -s /dev/null 0 511"], ["write -zu 0 64k"],
-        ["writev -P 3 0 512 1k", "readv -P 3 0 1k 512"], ["writev 0 512 x"], ["writev 0 3G"], ["writev 0 1G 1G 1G"], ["readv -v 0 32 16"], ["readv 0"],
-        ["aio_write -P 4 0 512", "aio_flush", "aio_read -P 4 0 512", "aio_flush"], ["aio_read 3M 512", "aio_flush"], ["aio_write 3M 512", "aio_flush"],
-        ["aio_write -u 0 512"], ["aio_write -zu 0 512 512"], ["aio_write -i 0 512"], ["aio_read -i 0 512"], ["discard 0 512"], ["discard 0"], ["discard 2M 1k"],
-        ["discard 0 3G"], ["flush"], ["truncate 2M", "length", "truncate 1M", "length"], ["truncate -m foo 2M"], ["truncate x"], ["info"], ["map"], ["alloc 0"],
-        ["alloc 0 1M"], ["alloc 2M"], ["alloc 0 3G"], ["alloc 0 512 3"], ["foo"], [""], ["sleep 1"], ["sleep x"], ["close", "read 0 512"], ["close", "open -x a"],
-        ["close", "open a b"], ["close", "open -t foo a"], ["close", "open /nothing"], ["reopen -r", "write 0 512"], ["reopen -rw"], ["reopen -c foo"], ["reopen a"],
-        ["reopen -o foo=bar"], ["break x y"], ["resume y"], ["remove_break y"], ["help read"], ["help foo"], ["help write"], ["help"], ["q", "length"], ["sigraise x"],
-        ["l"], ["w 0 512", "r 0 512", "f", "d 0 512", "i", "c"],
-    ];
+    private const int Parts = 6;
 
-    public static TheoryData<string> Names
-    {
-        get
-        {
-            var data = new TheoryData<string>();
-            // Twenty at a time: starting a program is what takes the time.
-            for (int i = 0; i < Scripts.Length; i += 20)
-                data.Add($"{i}-{Math.Min(i + 20, Scripts.Length)}");
-            return data;
-        }
-    }
+    public static TheoryData<int> EachPart => [.. Enumerable.Range(0, Parts)];
 
     [Theory]
-    [MemberData(nameof(Names))]
-    public void Commands_print_what_the_peer_prints(string range)
+    [MemberData(nameof(EachPart))]
+    public void Commands_do_and_print_what_the_peers_do_and_print(int part)
     {
         using var w = new Workspace();
-        int[] ends = [.. range.Split('-').Select(int.Parse)];
-        foreach (string[] script in Scripts[ends[0]..ends[1]])
+        Directory.CreateDirectory(w["peer"]);
+        Directory.CreateDirectory(w["ours"]);
+        string[] lines = IoScripts.Same.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        for (int i = part; i < lines.Length; i += Parts)
         {
-            var theirs = Run(w, "qemu-io", script);
-            var ours = Run(w, Programs.Ours("kvm-io"), script);
-            Assert.Equal((script[0], theirs.Code, theirs.Output), (script[0], ours.Code, ours.Output));
+            string[] fields = lines[i].Split('|');
+            foreach (string format in fields[0].Split(','))
+            {
+                string theirs = Run(w["peer"], "/usr/bin/qemu-io", format, fields), ours = Run(w["ours"], Programs.Ours("kvm-io"), format, fields);
+                Assert.Equal($"{lines[i]}\n{theirs}", $"{lines[i]}\n{ours}");
+            }
         }
     }
 
-    private static (int Code, string Output) Run(Workspace w, string program, string[] script)
+    /// <summary>Runs a script on a new image.</summary>
+    /// <returns>exit code, what was printed on each stream, and a digest of the disk's content.</returns>
+    private static string Run(string folder, string program, string format, string[] fields)
     {
-        using (var f = File.Create(w["d"]))
-            f.SetLength(1 << 20);
-        var (code, output) = Programs.TryRun(program, ["-f", "raw", .. script.SelectMany(c => new[] { "-c", c }), w["d"]]);
-        output = Rates().Replace(output.Replace("kvm-io: ", "qemu-io: "), "ops");
-        return (code, output);
+        string image = MakeImage(folder, format);
+        if (format == "overlay")
+            format = "qcow2";
+        string[] arguments = ["-f", format, .. fields[1].Split(' ', StringSplitOptions.RemoveEmptyEntries), .. fields[2..].SelectMany(static c => new[] { "-c", c }), "image"];
+        var result = Programs.RunAs("qemu-io", program, folder, arguments);
+        File.Delete(Path.Combine(folder, "content"));
+        var (code, output) = Programs.TryRun("qemu-img", "convert", "-U", "-f", format, "-O", "raw", image, Path.Combine(folder, "content"));
+        string content = code == 0 ? Convert.ToHexString(SHA256.HashData(File.ReadAllBytes(Path.Combine(folder, "content")))) : output.Replace(folder, "");
+        return $"{Terse().Replace(Rates().Replace(result.ToString(), "ops"), "$1")}\n{content}";
     }
+
+    private static string MakeImage(string folder, string format)
+    {
+        string image = Path.Combine(folder, "image");
+        File.Delete(image);
+        switch (format)
+        {
+            case "raw":
+                using (var f = File.Create(image))
+                    f.SetLength(1 << 20);
+                break;
+            case "overlay":
+                byte[] data = new byte[1 << 20];
+                data.AsSpan(0, data.Length / 2).Fill(0x11);
+                File.WriteAllBytes(Path.Combine(folder, "base"), data);
+                Programs.Run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", image, "1M");
+                break;
+            default:
+                Programs.Run("qemu-img", "create", "-q", "-f", format, image, "1M");
+                break;
+        }
+        return image;
+    }
+
+    [GeneratedRegex("^([0-9]+,1),[0-9:.]+,.*", RegexOptions.Multiline)]
+    private static partial Regex Terse();
 
     [GeneratedRegex(@"[0-9]+ ops; .*")]
     private static partial Regex Rates();

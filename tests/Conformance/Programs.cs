@@ -45,6 +45,21 @@ internal static class Programs
         return (p.ExitCode, output.Result + errors.Result);
     }
 
+    /// <summary>Runs a program in a folder, called by a name that may be another's.</summary>
+    public static Outcome RunAs(string name, string program, string folder, params string[] arguments)
+    {
+        var info = new ProcessStartInfo("bash") { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+        info.Environment["LC_ALL"] = "C";
+        foreach (string a in (string[])["-c", "exec -a \"$0\" \"$@\"", name, program, .. arguments])
+            info.ArgumentList.Add(a);
+        using var p = Process.Start(info)!;
+        p.StandardInput.Close();
+        var error = p.StandardError.ReadToEndAsync();
+        string output = p.StandardOutput.ReadToEnd();
+        p.WaitForExit();
+        return new Outcome(p.ExitCode, output, error.Result);
+    }
+
     /// <summary>Starts a program.</summary>
     public static Process Start(string program, params string[] arguments)
     {

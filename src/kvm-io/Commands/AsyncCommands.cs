@@ -1,5 +1,3 @@
-using ImgKit.Block;
-
 namespace ImgKit.Programs.Io;
 
 /// <summary><c>aio_read</c>, <c>aio_write</c> and <c>aio_flush</c>.</summary>
@@ -86,139 +84,45 @@ internal static class AsyncCommands
 
     private static bool RunRead(Session session, string[] arguments)
     {
-        var options = new CommandOptions(arguments, "CP:iqv");
-        bool terse = false, quiet = false, dump = false;
-        byte? pattern = null;
-        while (options.Next(out char c))
-        {
-            switch (c)
-            {
-                case 'C':
-                    terse = true;
-                    break;
-                case 'P':
-                    if (!Numbers.TryParsePattern(options.Value, out byte p))
-                        return false;
-                    pattern = p;
-                    break;
-                case 'i':
-                    Console.Out("injecting invalid read request\n");
-                    return true;
-                case 'q':
-                    quiet = true;
-                    break;
-                case 'v':
-                    dump = true;
-                    break;
-                default:
-                    return Read.Misused();
-            }
-        }
-        if (options.Operands.Length < 2)
-            return Read.Misused();
-        if (!RequestText.TryParseVector(options.Operands, out long offset, out long[] lengths, out long total))
+        if (IoRequest.Parse(Read, arguments, "CP:iqv", vector: true) is not { } request)
             return false;
-
-        var buffer = new RequestBuffer(total, session.Misaligned, 0xab);
-        var device = session.Device;
-        session.Async.Start(() =>
-        {
-            session.CheckRange(offset, total);
-            device.ReadVector(offset, buffer.Split(lengths));
-        }, (error, time) =>
-        {
-            if (error is not null)
-            {
-                Console.Out($"readv failed: {IoError.Text(error)}\n");
-            }
-            else
-            {
-                if (pattern is { } b)
-                    _ = Printing.Verify(buffer.Span, b, offset);
-                if (!quiet)
-                {
-                    if (dump)
-                        Printing.Dump(buffer.Span, offset);
-                    Printing.Report("read", time, offset, total, total, 1, terse);
-                }
-            }
-            buffer.Dispose();
-        });
+        if (request.Has(RequestFlags.Invalid))
+            return Injected("read");
+        Start(session, Transfer.OfRead(session, request), "readv");
         return true;
     }
 
     private static bool RunWrite(Session session, string[] arguments)
     {
-        var options = new CommandOptions(arguments, "CfiP:quz");
-        bool terse = false, fua = false, quiet = false, unmap = false, zero = false;
-        byte pattern = 0xcd;
-        while (options.Next(out char c))
-        {
-            switch (c)
-            {
-                case 'C':
-                    terse = true;
-                    break;
-                case 'f':
-                    fua = true;
-                    break;
-                case 'i':
-                    Console.Out("injecting invalid write request\n");
-                    return true;
-                case 'P':
-                    if (!Numbers.TryParsePattern(options.Value, out pattern))
-                        return false;
-                    break;
-                case 'q':
-                    quiet = true;
-                    break;
-                case 'u':
-                    unmap = true;
-                    break;
-                case 'z':
-                    zero = true;
-                    break;
-                default:
-                    return Write.Misused();
-            }
-        }
-        var operands = options.Operands;
-        if (operands.Length < 2)
-            return Write.Misused();
-        if (zero && operands.Length != 2)
-        {
-            Console.Out("-z supports only a single length parameter\n");
+        if (IoRequest.Parse(Write, arguments, "CfiP:quz", vector: true) is not { } request)
             return false;
-        }
-        if (unmap && !zero)
-        {
-            Console.Out("-u requires -z to be specified\n");
+        if (request.Has(RequestFlags.Invalid))
+            return Injected("write");
+        if (Transfer.OfWrite(session, request) is not { } transfer)
             return false;
-        }
-        long[] lengths = [];
-        if (zero ? !RequestText.TryParseRange(operands, out long offset, out long total, unlimited: true)
-                : !RequestText.TryParseVector(operands, out offset, out lengths, out total))
-            return false;
-
-        var buffer = zero ? null : new RequestBuffer(total, session.Misaligned, pattern);
-        var device = session.Device;
-        session.Async.Start(() =>
-        {
-            session.CheckRange(offset, total);
-            if (buffer is null)
-                device.WriteZeroes(offset, total, unmap ? ZeroOptions.MayUnmap : ZeroOptions.None);
-            else
-                device.WriteVector(offset, buffer.Split(lengths));
-            if (fua)
-                device.Flush();
-        }, (error, time) =>
-        {
-            if (error is not null)
-                Console.Out($"aio_write failed: {IoError.Text(error)}\n");
-            else if (!quiet)
-                Printing.Report("wrote", time, offset, total, total, 1, terse);
-            buffer?.Dispose();
-        });
+        Start(session, transfer, "aio_write");
         return true;
+    }
+
+    private static bool Injected(string what)
+    {
+        Console.Out($"injecting invalid {what} request\n");
+        return true;
+    }
+
+    /// <summary>Starts a request; what comes of it does not change what its command has returned.</summary>
+    private static void Start(Session session, Transfer transfer, string name)
+    {
+        var device = session.Device;
+        session.Async.Start(() => transfer.Run(device), (error, time) =>
+        {
+            using (transfer)
+            {
+                if (error is not null)
+                    Console.Out($"{name} failed: {IoError.Text(error)}\n");
+                else
+                    transfer.Report(time);
+            }
+        });
     }
 }

@@ -115,9 +115,9 @@ internal static partial class ControlCommands
         {
             if (!Numbers.TryParse(a[1], out long signal))
                 return false;
-            if (signal > 64)
+            if (signal > 65)
             {
-                Console.Out($"signal argument '{a[1]}' is too large to be a valid signal number\n");
+                Console.Out($"signal argument '{a[1]}' is too large to be a valid signal\n");
                 return false;
             }
             // What it kills must still have said what it did until here.
@@ -182,7 +182,7 @@ internal static partial class ControlCommands
             Console.Out($"command {arguments[1]} not found\n");
             return false;
         }
-        command.PrintUsage();
+        command.PrintUsage(arguments[1]);
         Console.Out(command.Help ?? "");
         return true;
     }

@@ -77,7 +77,6 @@ internal static class StateCommands
         Name = "map",
         Arguments = "",
         Summary = "prints the allocated areas of a file",
-        MaxArguments = 1,
         Run = RunMap,
     };
 
@@ -93,34 +92,16 @@ internal static class StateCommands
 
     private static bool RunDiscard(Session session, string[] arguments)
     {
-        var options = new CommandOptions(arguments, "Cq");
-        bool terse = false, quiet = false;
-        while (options.Next(out char c))
-        {
-            switch (c)
-            {
-                case 'C':
-                    terse = true;
-                    break;
-                case 'q':
-                    quiet = true;
-                    break;
-                default:
-                    return Discard.Misused();
-            }
-        }
-        if (options.Operands.Length != 2)
-            return Discard.Misused();
-        if (!RequestText.TryParseRange(options.Operands, out long offset, out long count))
+        if (IoRequest.Parse(Discard, arguments, "Cq", vector: false) is not { } request)
             return false;
         if (!session.Perform("discard", d =>
             {
-                session.CheckRange(offset, count);
-                d.Discard(offset, count);
+                Transfer.CheckRange(d, request.Offset, request.Total);
+                d.Discard(request.Offset, request.Total);
             }, out var time))
             return false;
-        if (!quiet)
-            Printing.Report("discard", time, offset, count, count, 1, terse);
+        if (!request.Has(RequestFlags.Quiet))
+            Printing.Report("discard", time, request);
         return true;
     }
 

@@ -25,10 +25,13 @@ internal static class Numbers
         var digits = text.AsSpan().Trim();
         if (digits.StartsWith("0x", StringComparison.OrdinalIgnoreCase))
             return digits.Length > 2 && digits[2..].IndexOfAnyExcept("0123456789abcdefABCDEF") < 0;
-        if (digits.Length > 1 && "bBkKmMgGtTpPeE".Contains(digits[^1], StringComparison.Ordinal))
+        bool unit = digits.Length > 1 && "kKmMgGtTpPeE".Contains(digits[^1], StringComparison.Ordinal);
+        if (unit || (digits.Length > 1 && digits[^1] is 'b' or 'B'))
             digits = digits[..^1];
-        return decimal.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _)
-            || (digits.Length > 0 && digits.IndexOfAnyExceptInRange('0', '9') < 0);
+        // A fraction needs a unit, and a digit in front.
+        int point = digits.IndexOf('.');
+        return point < 0 ? digits.Length > 0 && digits.IndexOfAnyExceptInRange('0', '9') < 0
+            : unit && point > 0 && decimal.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _);
     }
 
     /// <summary>Parses a pattern byte (decimal, 0x hexadecimal or 0 octal); prints what is wrong and returns false.</summary>
@@ -49,7 +52,7 @@ internal static class Numbers
     {
         value = 0;
         bool negative = text.StartsWith('-');
-        string digits = negative ? text[1..] : text;
+        string digits = negative || text.StartsWith('+') ? text[1..] : text;
         int radix = digits.StartsWith("0x", StringComparison.OrdinalIgnoreCase) ? 16 : digits.Length > 1 && digits[0] == '0' ? 8 : 10;
         if (radix == 16)
             digits = digits[2..];

@@ -6,16 +6,19 @@ namespace ImgKit.Programs.Io;
 /// <summary>What requests print.</summary>
 internal static class Printing
 {
-    /// <summary>The two lines (or with <paramref name="terse"/> the comma-separated one) that report a request.</summary>
-    public static void Report(string verb, TimeSpan time, long offset, long count, long total, int operations, bool terse)
+    /// <summary>The two lines (or with <c>-C</c> the comma-separated one) that report a request.</summary>
+    public static void Report(string verb, TimeSpan time, IoRequest request)
     {
+        const int operations = 1;
+        bool terse = request.Has(RequestFlags.Terse);
+        long total = request.Total;
         double seconds = time.TotalSeconds;
         string text = Numbers.Time(time, terse);
         Console.Out(terse
             ? string.Create(CultureInfo.InvariantCulture,
                 $"{total},{operations},{text},{Numbers.Fixed(total / seconds, 3)},{Numbers.Fixed(operations / seconds, 3)}\n")
             : string.Create(CultureInfo.InvariantCulture,
-                $"{verb} {total}/{count} bytes at offset {offset}\n{Numbers.Bytes(total)}, {operations} ops; {text} ")
+                $"{verb} {total}/{total} bytes at offset {request.Offset}\n{Numbers.Bytes(total)}, {operations} ops; {text} ")
                 + $"({Numbers.Bytes(total / seconds)}/sec and {Numbers.Fixed(operations / seconds, 4)} ops/sec)\n");
     }
 

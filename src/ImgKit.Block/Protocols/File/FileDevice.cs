@@ -275,6 +275,8 @@ public sealed class FileDevice : BlockDevice
                     throw new ImageException(ImageErrorKind.Unsupported, "Cannot resize device files", FileName);
                 return;
             }
+            if (options.Preallocation == Preallocation.Metadata)
+                throw new ImageException(ImageErrorKind.InvalidArgument, "Unsupported preallocation mode: metadata", FileName);
             if (length > now)
                 Grow(_file, now, length, options.Preallocation);
             else

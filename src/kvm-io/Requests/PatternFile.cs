@@ -16,12 +16,12 @@ internal static class PatternFile
         }
         catch (HostException e)
         {
-            Console.Out($"{path}: {IoError.Text(e)}\n");
+            Console.Error($"{path}: {IoError.Text(e)}");
             return false;
         }
         if (have == 0)
         {
-            Console.Out($"{path}: file is empty\n");
+            Console.Error($"{path}: file is empty");
             return false;
         }
         // Doubling copies what is there already; it stays a multiple of the file's length until the end.
