@@ -339,13 +339,17 @@ public sealed partial class Pc : IMachineControl, IDisposable
         for (int i = 0; i < 4; i++)
             if (_options.IdeDrives[i] is { BootIndex: >= 0 } d)
                 entries.Add((d.BootIndex, $"/pci@i0cf8/ide@1,1/drive@{i >> 1}/disk@{i & 1}"));
-        foreach (var (index, path) in BootEntries)
-            entries.Add((index, path));
+        foreach (var (index, path) in _bootEntries)
+            entries.Add((index, path()));
         return string.Join('\n', entries.OrderBy(e => e.Index).Select(e => e.Path));
     }
 
-    /// <summary>Devices that take part in the boot order: index and the firmware's path.</summary>
-    public List<(int Index, string Path)> BootEntries { get; } = [];
+    private readonly List<(int Index, Func<string> Path)> _bootEntries = [];
+
+    /// <summary>Has a device take part in the boot order.</summary>
+    /// <param name="index">its place, from 0.</param>
+    /// <param name="path">the firmware's path to it, asked for at each start.</param>
+    public void AddBootEntry(int index, Func<string> path) => _bootEntries.Add((index, path));
 
     private bool _bootedOnce;
 

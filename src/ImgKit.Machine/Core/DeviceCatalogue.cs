@@ -2,6 +2,7 @@ using System.Text;
 using ImgKit.Machine.Devices.Display;
 using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Storage.Scsi;
 using ImgKit.Machine.Devices.Virtio;
 
 namespace ImgKit.Machine;
@@ -14,6 +15,9 @@ public static class DeviceCatalogue
     [
         IdeDriveDevice.HardDisk,
         IdeDriveDevice.CdRom,
+        Lsi53C895A.Type,
+        ScsiDriveDevice.HardDisk,
+        ScsiDriveDevice.CdRom,
         VirtioBlk.Type,
         VirtioRng.Type,
         StdVga.Type,

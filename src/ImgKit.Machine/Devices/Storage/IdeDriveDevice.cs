@@ -5,11 +5,9 @@ public sealed class IdeDriveDevice : Device
 {
     private static readonly DeviceProperty[] Properties =
     [
-        new("drive", "str", "Node name or ID of a block device to use as a backend"),
+        .. DriveProperties.All,
         new("bus", "str", "ide.0 or ide.1"),
         new("unit", "uint32", "0 master, 1 slave"),
-        new("serial", "str", "serial number"),
-        new("bootindex", "int32", "place in the boot order"),
     ];
 
     private readonly bool _isCdRom;
@@ -27,7 +25,6 @@ public sealed class IdeDriveDevice : Device
 
     private static IdeDriveDevice Plug(DevicePlug plug, bool isCdRom)
     {
-        var source = isCdRom && plug.Options.Text("drive") == null ? null : plug.Drive();
         int bus = plug.Options.Text("bus") switch
         {
             null => -1,
@@ -42,24 +39,11 @@ public sealed class IdeDriveDevice : Device
         for (int i = 0; i < 4; i++)
             if ((bus < 0 || bus == i >> 1) && (unit < 0 || unit == (i & 1)) && channels[i >> 1].Units[i & 1] == null)
             {
-                var drive = new Drive
-                {
-                    Name = source?.Name ?? $"ide{i >> 1}-cd{i & 1}",
-                    Media = source?.Media,
-                    FileName = source?.FileName ?? "",
-                    IsCdRom = isCdRom,
-                    IsRemovable = isCdRom,
-                    IsReadOnly = isCdRom || source!.IsReadOnly,
-                    Serial = plug.Options.Text("serial") ?? source?.Serial,
-                    OnReadError = source?.OnReadError ?? ErrorPolicy.Report,
-                    OnWriteError = source?.OnWriteError ?? ErrorPolicy.StopOnNoSpace,
-                    Discard = source?.Discard ?? false,
-                    AttachedTo = plug.Options.Text("id") ?? $"ide{i >> 1}-{i & 1}",
-                };
-                plug.Machine.ReplaceDrive(source, drive);
+                var drive = DriveProperties.Make(plug, isCdRom, $"ide{i >> 1}-{i & 1}", $"ide{i >> 1}-cd{i & 1}");
                 channels[i >> 1].Attach(i & 1, drive);
-                if (plug.Options.Text("bootindex") != null)
-                    plug.Machine.BootEntries.Add(((int)plug.Options.Number("bootindex", 0), $"/pci@i0cf8/ide@1,1/drive@{i >> 1}/disk@{i & 1}"));
+                int place = i;
+                if (drive.BootIndex >= 0)
+                    plug.Machine.AddBootEntry(drive.BootIndex, () => $"/pci@i0cf8/ide@1,1/drive@{place >> 1}/disk@{place & 1}");
                 return new IdeDriveDevice(isCdRom);
             }
         throw new MachineException(bus >= 0 && unit >= 0 ? $"IDE unit {unit} is in use" : "no free IDE unit");

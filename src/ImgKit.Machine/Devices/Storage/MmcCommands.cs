@@ -34,6 +34,9 @@ internal sealed class MmcCommands(Drive drive) : IStateful
     /// <summary>Sense key: 0 none, 2 not ready, 3 medium error, 5 illegal request, 6 unit attention.</summary>
     internal byte SenseKey => _senseKey;
 
+    /// <summary>Additional sense code.</summary>
+    internal byte AdditionalSense => _additionalSense;
+
     /// <summary>Bytes of the reply, already cut to what the host asked for.</summary>
     internal int ReplyLength { get; private set; }
 

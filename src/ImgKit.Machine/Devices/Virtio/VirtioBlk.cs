@@ -286,21 +286,15 @@ public sealed class VirtioBlk : VirtioPci
     /// <summary>The type in the catalogue.</summary>
     public static DeviceType Type { get; } = new("virtio-blk-pci", DeviceBus.Pci, "Storage", "virtio block device",
     [
-        new("drive", "str", "the drive that holds the disk"),
+        .. DriveProperties.All,
         new("num-queues", "uint16", "request queues (default: one a processor)"),
         new("queue-size", "uint16", "descriptors a queue (default: 256)"),
         new("logical_block_size", "size", "bytes a block (default: 512)"),
-        new("serial", "str", "serial number, 20 characters"),
         new("disable-legacy", "OnOffAuto", "no interface of virtio 0.9"),
         new("disable-modern", "bool", "no interface of virtio 1.0"),
-        new("bootindex", "int32", "place in the boot order"),
     ], plug =>
     {
-        var drive = plug.Drive();
-        if (drive.Media == null)
-            throw new MachineException("Device needs media, but drive is empty");
-        if (plug.Options.Text("serial") is { } serial)
-            drive.Serial = serial;
+        var drive = DriveProperties.Make(plug, false, "virtio-disk", "");
         ulong block = plug.Options.Number("logical_block_size", Sector);
         if (block is < Sector or > 32768 || (block & (block - 1)) != 0)
             throw new MachineException("Property .logical_block_size doesn't take this value (minimum: 512, maximum: 32768, a power of 2)");
@@ -308,6 +302,8 @@ public sealed class VirtioBlk : VirtioPci
             (int)Math.Min(plug.Options.Number("num-queues", (ulong)Math.Min(plug.Machine.Options.Processors, 127)), 1024),
             (int)Math.Min(plug.Options.Number("queue-size", 256), 65536), (int)block);
         plug.PlugPci(device);
+        if (drive.BootIndex >= 0)
+            plug.Machine.AddBootEntry(drive.BootIndex, () => $"/pci@i0cf8/scsi@{device.DeviceFunction >> 3:x}{((device.DeviceFunction & 7) != 0 ? $",{device.DeviceFunction & 7:x}" : "")}/disk@0,0");
         return device;
     });
 }

@@ -1,0 +1,124 @@
+namespace ImgKit.Machine.Devices.Storage.Scsi;
+
+/// <summary>A CD/DVD-ROM drive on SCSI: <see cref="MmcCommands"/> as a logical unit.</summary>
+internal sealed class ScsiCdRom : ScsiUnit
+{
+    private const int MostRaw = BufferSize / 2352;
+
+    private readonly Drive _drive;
+    private readonly ScsiIdentity _identity;
+    private readonly MmcCommands _commands;
+    private long _rawAt;
+    private int _rawLeft, _rawCount;
+    private bool _isRaw;
+
+    internal ScsiCdRom(MachineServices services, Drive drive, ScsiIdentity identity) : base(services, drive)
+    {
+        _drive = drive;
+        _identity = identity;
+        _commands = new MmcCommands(drive)
+        {
+            TrayMoved = open => services.Control.ReportTray(drive.Name, open),
+        };
+        drive.MediaChanged = _commands.MediaChanged;
+        drive.EjectRequested = _commands.EjectRequested;
+    }
+
+    protected override byte PeripheralType => 5;
+
+    internal override void Reset(byte qualifier)
+    {
+        base.Reset(qualifier);
+        _isRaw = false;
+        _drive.IsLocked = false;
+    }
+
+    protected override int MakeInquiry(int page)
+    {
+        if (page < 0)
+            return MakeStandardInquiry(true, _identity.Vendor, _identity.Product, _identity.Revision);
+        if (page != 0 && (page != 0x80 || _identity.Serial == null))
+            return -1;
+        var b = Buffer;
+        b[..64].Clear();
+        b[0] = PeripheralType;
+        b[1] = (byte)page;
+        int n;
+        if (page == 0)
+        {
+            n = _identity.Serial == null ? 1 : 2;
+            b[5] = (byte)(n == 2 ? 0x80 : 0);
+        }
+        else
+            n = System.Text.Encoding.ASCII.GetBytes(_identity.Serial!.AsSpan(0, Math.Min(36, _identity.Serial!.Length)), b[4..]);
+        b[3] = (byte)n;
+        return 4 + n;
+    }
+
+    protected override void Execute()
+    {
+        _isRaw = false;
+        switch (_commands.Execute(Cdb, Buffer))
+        {
+            case PacketAction.Done:
+                Succeed();
+                break;
+            case PacketAction.Failed:
+                Fail(_commands.SenseKey, _commands.AdditionalSense);
+                break;
+            case PacketAction.Take:
+                Take(_commands.ReplyLength);
+                break;
+            case PacketAction.Reply:
+                Reply(_commands.ReplyLength, _commands.ReplyLength);
+                break;
+            case PacketAction.Read when _commands.RawSize == MmcCommands.SectorSize:
+                ReadMedium(_commands.ReadAt * MmcCommands.SectorSize, (long)_commands.ReadCount * MmcCommands.SectorSize);
+                break;
+            default:
+                _isRaw = true;
+                _rawAt = _commands.ReadAt;
+                _rawLeft = _commands.ReadCount;
+                ReadRaw();
+                break;
+        }
+    }
+
+    private void ReadRaw()
+    {
+        _rawCount = Math.Min(_rawLeft, MostRaw);
+        WorkOnBuffer(DriveOperation.Read, _rawAt * MmcCommands.SectorSize, _rawCount * MmcCommands.SectorSize);
+    }
+
+    // Sectors get their headers in the buffer, from the last to the first.
+    protected override void WorkDone()
+    {
+        for (int i = _rawCount - 1; i >= 0; i--)
+        {
+            Buffer.Slice(i * MmcCommands.SectorSize, MmcCommands.SectorSize).CopyTo(Buffer[(i * 2352 + 16)..]);
+            MmcCommands.PutRawHeader(Buffer.Slice(i * 2352, 2352), _rawAt + i);
+        }
+        _rawAt += _rawCount;
+        _rawLeft -= _rawCount;
+        Reply(_rawCount * 2352, _rawCount * 2352);
+    }
+
+    protected override void ReplyTaken()
+    {
+        if (_isRaw && _rawLeft > 0)
+            ReadRaw();
+        else
+            Succeed();
+    }
+
+    public override void Describe(StateVisitor state)
+    {
+        base.Describe(state);
+        state.Part("commands", _commands);
+        state.Field("raw-at", ref _rawAt);
+        state.Field("raw-left", ref _rawLeft);
+        state.Field("raw-count", ref _rawCount);
+        state.Field("is-raw", ref _isRaw);
+        _rawCount = Math.Clamp(_rawCount, 0, MostRaw);
+    }
+}
