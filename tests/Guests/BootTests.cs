@@ -44,6 +44,18 @@ public sealed class BootTests
     }
 
     [Theory]
+    [InlineData("scsi-hd", "disk")]
+    [InlineData("scsi-cd", "cdrom")]
+    public void Grub_starts_from_scsi(string device, string media)
+    {
+        using var guest = new Guest("-m", "64", "-snapshot", "-device", "lsi53c895a,id=adapter", "-drive", $"file={Rescue},format=raw,if=none,id=d,media={media}",
+            "-device", $"{device},bus=adapter.0,drive=d,scsi-id=3,bootindex=0");
+        guest.WaitForScreen("GNU/Hurd", 120);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Theory]
     [InlineData(1)]
     [InlineData(2)]
     public void Linux_starts_and_powers_off(int processors)
@@ -77,6 +89,35 @@ public sealed class BootTests
             Assert.Equal(0, guest.WaitForExit(240));
             foreach (string name in names)
                 Assert.Contains($"MD5 {name} {sums[name]}", guest.Serial);
+        }
+        finally
+        {
+            Directory.Delete(folder, true);
+        }
+    }
+
+    [Fact]
+    public void Linux_reads_and_writes_scsi_disks()
+    {
+        var (kernel, ramDisk) = Repository.MakeKernel("amd64");
+        string folder = Directory.CreateTempSubdirectory("disks").FullName;
+        try
+        {
+            string disk = Path.Combine(folder, "disk");
+            var content = new byte[4 << 20];
+            new Random(1).NextBytes(content);
+            File.WriteAllBytes(disk, content);
+            string sum = Convert.ToHexStringLower(MD5.HashData(content.AsSpan(0, 1 << 20)));
+            using var guest = new Guest("-m", "512", "-vga", "none", "-kernel", kernel, "-initrd", ramDisk, "-append", "console=ttyS0 panic=-1 quiet write",
+                "-drive", $"file={disk},format=raw,if=scsi", "-drive", $"file={Rescue},format=raw,if=scsi,media=cdrom", "-no-reboot");
+            Assert.Equal(0, guest.WaitForExit(300));
+            Assert.Contains("HOST sym53c8xx", guest.Serial);
+            Assert.Contains($"MD5 sda {sum}", guest.Serial);
+            Assert.Contains("WRITTEN sda", guest.Serial);
+            byte[] after = File.ReadAllBytes(disk);
+            Assert.True(after.AsSpan(512 << 10).StartsWith("written by the guest\n"u8));
+            Assert.Equal(content.AsSpan(0, 512 << 10).ToArray(), after.AsSpan(0, 512 << 10).ToArray());
+            Assert.Equal(content.AsSpan(1 << 20).ToArray(), after.AsSpan(1 << 20).ToArray());
         }
         finally
         {

@@ -39,11 +39,23 @@ internal sealed class TestBoard : IMachineControl, IDisposable
 
     internal List<string> Requests { get; } = [];
 
-    internal uint In(ushort port, int size = 1) => Services.Ports.Read(port, size);
+    internal uint In(ushort port, int size = 1)
+    {
+        lock (Services.Lock)
+            return Services.Ports.Read(port, size);
+    }
 
-    internal void Out(ushort port, uint value, int size = 1) => Services.Ports.Write(port, value, size);
+    internal void Out(ushort port, uint value, int size = 1)
+    {
+        lock (Services.Lock)
+            Services.Ports.Write(port, value, size);
+    }
 
-    internal void Pass(long nanoseconds) => Services.Clock.AdvanceTo(Services.Clock.Now + nanoseconds);
+    internal void Pass(long nanoseconds)
+    {
+        lock (Services.Lock)
+            Services.Clock.AdvanceTo(Services.Clock.Now + nanoseconds);
+    }
 
     /// <summary>Waits for disk requests; their completion takes the lock, so the test must not hold it.</summary>
     internal void Drain() => Services.Workers.Drain();
@@ -115,11 +127,19 @@ internal sealed class MemoryDisk(long length) : BlockDevice
 
     internal int Flushes { get; private set; }
 
+    internal int Reads { get; private set; }
+
     internal List<(long Offset, long Count)> Discards { get; } = [];
 
     public override long Length => Bytes.Length;
 
     public override string DriverName => "memory";
+
+    public override void ReadVector(long offset, ReadOnlySpan<IoBuffer> buffers)
+    {
+        Reads++;
+        base.ReadVector(offset, buffers);
+    }
 
     public override void Read(long offset, Span<byte> destination)
     {

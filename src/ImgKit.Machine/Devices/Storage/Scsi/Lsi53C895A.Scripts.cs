@@ -49,7 +49,7 @@ public sealed partial class Lsi53C895A
     }
 
     private readonly List<DmaSegment> _segments = [];
-    private bool _isRunning, _carry, _isInside, _isPartial;
+    private bool _isRunning, _carry, _isInside, _isPartial, _nobodyAnswers;
     private Wait _wait;
     private BlockMove _first, _last;
     private uint _taking;               // bytes of the last move that are under way
@@ -65,7 +65,7 @@ public sealed partial class Lsi53C895A
 
     private void Stop()
     {
-        _isRunning = _isPartial = false;
+        _isRunning = _isPartial = _nobodyAnswers = false;
         _wait = Wait.None;
         _slice.Cancel();
     }
@@ -92,6 +92,16 @@ public sealed partial class Lsi53C895A
         _isInside = false;
         if (_isRunning && _wait == Wait.None)
             _slice.Arm(Services.Clock.Now + SlicePause);
+    }
+
+    /// <summary>An instruction needs a target: where none has answered to the selection, its time is over.</summary>
+    private bool TimedOut()
+    {
+        if (!_nobodyAnswers)
+            return false;
+        _nobodyAnswers = false;
+        Interrupt(0, SelectionTimeout);
+        return true;
     }
 
     private void WaitFor(Wait what, uint at)
@@ -213,6 +223,8 @@ public sealed partial class Lsi53C895A
 
     private void MoveBlock(uint start)
     {
+        if (TimedOut())
+            return;
         if (!Decode(start, out var move))
             DmaInterrupt(BusFault);
         else if (move.Count == 0)
@@ -397,6 +409,8 @@ public sealed partial class Lsi53C895A
                 break;
             case 1:
                 // Wait disconnect
+                if (TimedOut())
+                    break;
                 if (_isConnected && !_isEnding)
                     WaitFor(Wait.Disconnect, start);
                 else if (_isConnected)
@@ -457,8 +471,8 @@ public sealed partial class Lsi53C895A
             id = (byte)(parameters >> 16 & 15);
         }
         _r[Sdid] = id;
-        if (!Select(id, (first & 0x0100_0000) != 0))
-            Interrupt(0, SelectionTimeout);
+        // The processor goes on while the target is being selected, up to the next instruction that needs one (chapter 5, select).
+        _nobodyAnswers = !Select(id, (first & 0x0100_0000) != 0);
     }
 
     // --- Registers
@@ -508,6 +522,8 @@ public sealed partial class Lsi53C895A
     private void TransferControl(uint first, uint second, uint start)
     {
         bool wait = (first & 0x1_0000) != 0, comparePhase = (first & 0x2_0000) != 0, compareData = (first & 0x4_0000) != 0;
+        if (wait && TimedOut())
+            return;
         if (wait && _isConnected && !_hasPhase && !_isEnding)
         {
             WaitFor(Wait.Phase, start);
@@ -652,6 +668,7 @@ public sealed partial class Lsi53C895A
         state.Field("running", ref _isRunning);
         state.Field("carry", ref _carry);
         state.Field("partial", ref _isPartial);
+        state.Field("nobody-answers", ref _nobodyAnswers);
         byte wait = (byte)_wait;
         state.Field("wait", ref wait);
         _wait = (Wait)Math.Min(wait, (byte)Wait.Reselect);

@@ -84,8 +84,10 @@ public sealed class ScsiBus(MachineServices services) : IStateful
 }
 
 /// <summary>Answers for logical units that a target does not have (SPC-3, 6.4.2 and SAM-3, 4.6.3).</summary>
-internal sealed class AbsentScsiUnit(MachineServices services) : ScsiUnit(services, null)
+internal sealed class AbsentScsiUnit : ScsiUnit
 {
+    internal AbsentScsiUnit(MachineServices services) : base(services, null) => SetAttention(0, 0);
+
     /// <summary>Not connected, and this target could not support one.</summary>
     protected override byte PeripheralType => 0x7F;
 
