@@ -5,10 +5,11 @@
 # rig_package NAME: downloads and unpacks a Debian package into $rig/NAME, once.
 rig_package() {
   [ -d "$rig/$1" ] && return
-  mkdir -p "$rig/unpacking"
-  (cd "$rig/unpacking" && apt-get download -q "$1" >/dev/null 2>&1 && dpkg -x "$1"_*.deb . && rm "$1"_*.deb) \
-    || { echo "kvm-rig: cannot get the package $1" >&2; return 1; }
-  mv "$rig/unpacking" "$rig/$1"
+  local unpacking
+  unpacking=$(mktemp -d "$rig/unpacking.XXXXXX")
+  (cd "$unpacking" && apt-get download -q "$1" >/dev/null 2>&1 && dpkg -x "$1"_*.deb . && rm "$1"_*.deb) \
+    || { rm -r "$unpacking"; echo "kvm-rig: cannot get the package $1" >&2; return 1; }
+  mv -T "$unpacking" "$rig/$1" 2>/dev/null || rm -r "$unpacking" # another run was quicker
 }
 
 # Sets $kernel and $modules. The package's name changes with security updates: ask apt.
@@ -25,25 +26,33 @@ rig_kernel() {
   modules=$(echo "$rig/$name"/lib/modules/*/kernel)
 }
 
-# rig_initramfs OUT PROGRAM [FILE...]: busybox, the KVM modules, a program published ahead of time (with the three libraries it needs) and more
-# files below /data; standard input is the script to run once /dev/kvm is there.
+# rig_initramfs OUT PROGRAM... -- [FILE...]: busybox, programs (with the three libraries that one published ahead of time needs), files below /data;
+# standard input is the script to run. It loads the KVM modules, which lie in /mod, by itself or with load_kvm.
 rig_initramfs() {
-  local out=$1 program=$2 root f
-  shift 2
+  local out=$1 root f
+  shift
   root=$(mktemp -d)
-  mkdir -p "$root"/{bin,proc,sys,dev,tmp,var/tmp,mod,data,lib64,lib/x86_64-linux-gnu}
+  mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,var/tmp,mod,data,lib64,lib/x86_64-linux-gnu}
   cp /bin/busybox "$root/bin/"
-  for f in sh mount insmod echo cat poweroff sleep ls mkdir grep time head tail kill dmesg timeout md5sum tr cp sed cut rm; do ln -s busybox "$root/bin/$f"; done
+  for f in sh mount insmod echo cat poweroff sleep ls mkdir mknod grep time head tail kill dmesg timeout md5sum tr cp sed cut rm unshare env wc chmod cmp; do
+    ln -s busybox "$root/bin/$f"
+  done
   cp "$modules/virt/lib/irqbypass.ko" "$modules/arch/x86/kvm/kvm.ko" "$modules/arch/x86/kvm/kvm-amd.ko" "$root/mod/"
-  cp "$program" "$root/bin/"
   cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
   cp -L /lib/x86_64-linux-gnu/lib{c,m}.so.6 "$root/lib/x86_64-linux-gnu/"
+  while [ "$1" != -- ]; do
+    cp "$1" "$root/bin/"
+    # what a program of others needs beyond those
+    ldd "$1" 2>/dev/null | awk '$3 ~ /^\// { print $3 }' | while read -r f; do cp -L "$f" "$root/lib/x86_64-linux-gnu/"; done
+    shift
+  done
+  shift
   for f in "$@"; do cp -L "$f" "$root/data/"; done
   mkdir -p "$root/usr/share"
   ln -s /data "$root/usr/share/seabios"
   {
     printf '%s\n' '#!/bin/sh' 'mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev' \
-      'for m in irqbypass kvm kvm-amd; do insmod /mod/$m.ko; done'
+      'load_kvm() { for m in irqbypass kvm kvm-amd; do insmod /mod/$m.ko; done; }'
     cat
     echo 'poweroff -f'
   } >"$root/init"
@@ -58,7 +67,7 @@ rig_guest() {
   root=$(mktemp -d)
   mkdir -p "$root"/{bin,proc,sys,dev,mod}
   cp /bin/busybox "$root/bin/"
-  for f in sh mount insmod echo cat poweroff dd md5sum ls grep sed cut wc sleep usleep; do ln -s busybox "$root/bin/$f"; done
+  for f in sh mount insmod echo cat poweroff reboot dd md5sum ls grep sed cut wc sleep usleep dmesg head sync; do ln -s busybox "$root/bin/$f"; done
   for f in drivers/virtio/{virtio_ring,virtio,virtio_pci_modern_dev,virtio_pci_legacy_dev,virtio_pci} drivers/block/virtio_blk \
     drivers/char/hw_random/virtio-rng drivers/scsi/scsi_common drivers/scsi/scsi_mod drivers/scsi/sd_mod drivers/ata/libata drivers/ata/ata_piix; do
     cp "$modules/$f.ko" "$root/mod/" 2>/dev/null || true
@@ -71,6 +80,14 @@ for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_p
   [ -f /mod/$m.ko ] && insmod /mod/$m.ko
 done
 for i in 1 2 3 4 5 6 7 8 9 10; do grep -q 'vda\|sda' /proc/partitions && break; usleep 100000 2>/dev/null || sleep 1; done
+# a disk that asks for it: once
+if [ "$(dd if=/dev/vda bs=16 count=1 skip=262144 2>/dev/null)" = "reboot once here" ]; then
+  echo "GUEST-REBOOTS"
+  echo "rebooted already" | dd of=/dev/vda bs=16 count=1 seek=262144 conv=fsync 2>/dev/null
+  reboot -f
+fi
+echo "GUEST-MODEL $(grep -m 1 '^model name' /proc/cpuinfo | cut -d: -f2 | sed 's/^ //')"
+echo "GUEST-HYPERVISOR $(dmesg | grep -m 1 'Hypervisor detected' | sed 's/.*: //')"
 echo "GUEST-CPUS $(grep -c ^processor /proc/cpuinfo) clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 for b in vda sda; do
   [ -b /dev/$b ] || continue
@@ -91,6 +108,6 @@ rig_run() {
   local initramfs=$1 log=$2 limit=$3
   shift 3
   timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none \
-    -kernel "$kernel" -initrd "$initramfs" -append "console=ttyS0 panic=-1 quiet" "$@" </dev/null >"$log" 2>&1 \
+    -kernel "$kernel" -initrd "$initramfs" -append "console=ttyS0 panic=-1 quiet" "$@" </dev/null &>>"$log" \
     || echo "kvm-rig: qemu ended with $? (124: out of time)" >>"$log"
 }

@@ -105,7 +105,10 @@ public sealed record Accelerator(
             return new AcceleratorChoice(true, KvmHost.FindHardwareProblem() is { } slow ? $"warning: KVM does not accelerate here: {slow}" : null);
         }
         return KvmHost.FindHardwareProblem() is { } problem
-            ? new AcceleratorChoice(false, $"KVM cannot be used, the software CPU runs the guest: {problem}")
+            ? new AcceleratorChoice(false, FallBack(problem))
             : new AcceleratorChoice(true, null);
     }
+
+    /// <summary>The line that says that the software CPU runs the guest, and why.</summary>
+    public static string FallBack(string problem) => $"KVM cannot be used, the software CPU runs the guest: {problem}";
 }

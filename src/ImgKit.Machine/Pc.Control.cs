@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using ImgKit.Cpu;
 
 namespace ImgKit.Machine;
@@ -12,7 +11,7 @@ public readonly record struct MachineEvent(string Name, params (string Name, obj
 /// outside the machine lock; requests come from any thread.</summary>
 public sealed partial class Pc
 {
-    private readonly BlockingCollection<Action> _actions = new(new ConcurrentQueue<Action>());
+    private readonly Queue<Action> _actions = new();
     private int? _exitStatus;
     private volatile RunState _state = RunState.Prelaunch;
 
@@ -34,8 +33,21 @@ public sealed partial class Pc
     /// <summary>Has an action run on the control thread, outside the machine lock.</summary>
     public void Post(Action action)
     {
-        if (!_actions.IsAddingCompleted)
-            _actions.Add(action);
+        lock (_actions)
+        {
+            _actions.Enqueue(action);
+            Monitor.Pulse(_actions);
+        }
+    }
+
+    private Action NextAction()
+    {
+        lock (_actions)
+        {
+            while (_actions.Count == 0)
+                Monitor.Wait(_actions);
+            return _actions.Dequeue();
+        }
     }
 
     /// <summary>Opens media for monitors; null: they cannot be changed.</summary>
@@ -70,7 +82,7 @@ public sealed partial class Pc
         if (!_options.StartStopped)
             Resume();
         while (_exitStatus == null)
-            _actions.Take()();
+            NextAction()();
         Halt(_state);
         Services.Workers.Drain();
         return _exitStatus.Value;
@@ -150,6 +162,7 @@ public sealed partial class Pc
                 d.Reset();
             Engine.ResetInterruptControllers();
             PrepareBoot();
+            Engine.Prepare();
         }
         if (cause != null)
             RaiseEvent(new MachineEvent("RESET", ("guest", cause != "host-qmp-system-reset"), ("reason", cause)));
@@ -276,8 +289,7 @@ public sealed partial class Pc
     private void OnEngineFailure(Vcpu? cpu, string text) => Post(() =>
     {
         Stop(RunState.InternalError);
-        Report?.Invoke(text);
-        // The state of the processor says more than any message.
+        Report?.Invoke(cpu == null ? text : $"CPU {cpu.Index}: {text}");
         if (cpu != null)
         {
             var state = new CpuState();

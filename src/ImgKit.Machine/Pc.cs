@@ -15,7 +15,7 @@ namespace ImgKit.Machine;
 public sealed partial class Pc : IMachineControl, IDisposable
 {
     private readonly PcOptions _options;
-    private readonly PhysicalMemoryMap _map = new();
+    private readonly PhysicalMemoryMap _map = new(), _systemManagementMap = new();
     private readonly VcpuGroup _vcpus;
     private readonly List<Device> _devices = [];
     private readonly MemoryMapping? _rom;
@@ -51,7 +51,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         {
             throw new MachineException($"cannot set up guest memory 'pc.ram': {e.Message}", e);
         }
-        var space = new AddressSpace(_map);
+        var space = new AddressSpace(_map, _systemManagementMap);
         space.Add(AddressSpace.RamPriority, 0, memory.LowSize, memory.Base, MemoryKind.Ram);
         if (memory.HighSize > 0)
             space.Add(AddressSpace.RamPriority, 1UL << 32, memory.HighSize, memory.Base + (nint)memory.LowSize, MemoryKind.Ram);
@@ -81,7 +81,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         space.Add(AddressSpace.PciPriority, 0xA0000, 0x20000, 0, MemoryKind.Ram);
         space.Update();
 
-        Engine = options.Engine(_map);
+        Engine = options.Engine(_map, _systemManagementMap);
         Services.Engine = Engine;
         var controllers = Engine.InterruptControllers;
         var gsi = new GsiRouter();
@@ -400,6 +400,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
             t.Cpu.Dispose();
         Engine.Dispose();
         _rom?.Dispose();
+        _options.Kernel?.Dispose();
+        foreach (var (content, _) in _options.InitialRamDisks)
+            content.Dispose();
         Services.Memory.Dispose();
     }
 }

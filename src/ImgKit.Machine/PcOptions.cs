@@ -1,5 +1,6 @@
 using ImgKit.Cpu;
 using ImgKit.Machine.CharDevices;
+using ImgKit.Machine.Firmware;
 
 namespace ImgKit.Machine;
 
@@ -18,8 +19,8 @@ public sealed class PcOptions
     /// <summary>Processors.</summary>
     public int Processors { get; init; } = 1;
 
-    /// <summary>Makes the engine for this machine's memory map.</summary>
-    public required Func<PhysicalMemoryMap, CpuEngine> Engine { get; init; }
+    /// <summary>Makes the engine for this machine's memory: as it is seen usually, and in system-management mode.</summary>
+    public required Func<PhysicalMemoryMap, PhysicalMemoryMap, CpuEngine> Engine { get; init; }
 
     /// <summary>PCI board (<c>pc</c>); else ISA only (<c>isapc</c>).</summary>
     public bool HasPci { get; init; } = true;
@@ -36,11 +37,11 @@ public sealed class PcOptions
     /// <summary>Files for fw_cfg, such as <c>vgaroms/vgabios.bin</c>.</summary>
     public Dictionary<string, byte[]> FirmwareFiles { get; } = [];
 
-    /// <summary>A kernel that is started in place of the firmware: its content.</summary>
-    public byte[]? Kernel { get; init; }
+    /// <summary>A kernel that is started in place of the firmware. The machine closes it, and the RAM disks.</summary>
+    public BootFile? Kernel { get; init; }
 
     /// <summary>Initial RAM disk, or (multiboot) modules, with their command lines.</summary>
-    public List<(byte[] Content, string CommandLine)> InitialRamDisks { get; } = [];
+    public List<(BootFile Content, string CommandLine)> InitialRamDisks { get; } = [];
 
     /// <summary>The kernel's command line.</summary>
     public string CommandLine { get; init; } = "";

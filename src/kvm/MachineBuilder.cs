@@ -2,13 +2,12 @@ using System.Globalization;
 using System.Text;
 using ImgKit.Block;
 using ImgKit.CommandLine;
-using ImgKit.Cpu;
-using ImgKit.Cpu.Kvm;
 using ImgKit.Cpu.Models;
 using ImgKit.Cpu.Translator;
 using ImgKit.Machine;
 using ImgKit.Machine.CharDevices;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Firmware;
 using ImgKit.Machine.Monitors;
 
 namespace ImgKit.Programs.Kvm;
@@ -43,22 +42,21 @@ internal sealed class MachineBuilder : IDisposable
             throw new MachineException("isapc has at most 3 GiB of RAM");
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
-        var accelerator = ChooseAccelerator(out bool useKvm);
-        var kvmModel = useKvm ? new KvmCpuModel(s.Cpu ?? "host", Topology()) : null;
-        var model = kvmModel?.Model ?? CpuModel.Parse(s.Cpu ?? "qemu64", Topology());
+        var engines = new EngineChooser(s, Topology());
         var opener = new DriveOpener(new ImageOpener { Warn = Program.Warn });
         var placed = OpenDrives(opener);
         foreach (string text in s.CharDevices)
             _chars.AddNamed(OptionList.Parse(text, "backend"));
 
-        byte[]? kernel = s.Kernel == null ? null : ReadFile(s.Kernel, "could not load kernel");
+        var kernel = s.Kernel == null ? null : new BootFile(s.Kernel, "could not load kernel");
         var options = new PcOptions
         {
             MachineLock = _lock,
             Loop = _loop,
             MemorySize = s.Memory,
             Processors = s.Processors,
-            Engine = map => kvmModel != null ? MakeKvm(map, accelerator, kvmModel, s) : new TranslatorEngine(map, model),
+            // Nothing but the firmware sets up system-management mode.
+            Engine = (map, inSmm) => engines.Make(map, kernel == null && s.Smm ? inSmm : null),
             HasPci = s.Machine == "pc",
             HasAcpi = s.Acpi && s.Machine == "pc",
             HasHpet = s.Hpet && s.Machine == "pc",
@@ -131,38 +129,6 @@ internal sealed class MachineBuilder : IDisposable
         return new CpuTopology(sockets, cores, threads);
     }
 
-    private Accelerator ChooseAccelerator(out bool useKvm)
-    {
-        if (!Accelerator.TryParse(_settings.Accelerator ?? "auto", out var accelerator, out string error))
-            throw new MachineException(error);
-        if (accelerator!.Check)
-        {
-            var host = KvmHost.Probe();
-            throw new Options.HelpRequested(host.Describe(), host.IsHardware ? 0 : 1);
-        }
-        var choice = accelerator.Choose();
-        if (choice.Notice != null)
-            Program.Say(choice.Notice);
-        useKvm = choice.UseKvm;
-        return accelerator;
-    }
-
-    private static KvmVm MakeKvm(PhysicalMemoryMap map, Accelerator accelerator, KvmCpuModel model, Settings s)
-    {
-        var vm = new KvmVm(map, new KvmOptions
-        {
-            InterruptControllers = accelerator.InterruptControllers,
-            ProcessorCount = s.Processors,
-            SelectCpuid = model.Select,
-            HasOwnTopology = model.HasOwnTopology,
-            HideKvm = model.HideKvm,
-            HyperV = model.HyperV,
-        });
-        foreach (string flag in model.Missing(vm.SupportedCpuid))
-            Program.Warn($"host doesn't support requested feature: {flag}");
-        return vm;
-    }
-
     private byte[] FindFirmware()
     {
         // The larger build needs a chipset that shadows it.
@@ -201,11 +167,11 @@ internal sealed class MachineBuilder : IDisposable
         string text = _settings.InitialRamDisk;
         if (File.Exists(text))
         {
-            options.InitialRamDisks.Add((ReadFile(text, "could not load initrd"), text));
+            options.InitialRamDisks.Add((new BootFile(text, "could not load initrd"), text));
             return;
         }
         foreach (string module in text.Split(','))
-            options.InitialRamDisks.Add((ReadFile(module.Split(' ')[0], "could not load initrd"), module));
+            options.InitialRamDisks.Add((new BootFile(module.Split(' ')[0], "could not load initrd"), module));
     }
 
     private void AddPorts(PcOptions options)

@@ -73,6 +73,7 @@ internal static class Options
         new("no-reboot", null, "exit instead of rebooting", (s, _) => s.NoReboot = true),
         new("no-shutdown", null, "stop instead of exiting when the guest powers off", (s, _) => s.NoShutdown = true),
         new("no-acpi", null, "no ACPI", (s, _) => s.Acpi = false),
+        new("global", "driver.property=value", "a property of a device that the machine brings: kvm-pit.lost_tick_policy=delay|discard", Global),
         new("no-hpet", null, "no HPET", (s, _) => s.Hpet = false),
         new("S", null, "do not start the processors ('c' in the monitor does)", (s, _) => s.StartStopped = true),
         new("D", "logfile", "write the log to a file", (s, v) => s.LogFile = v),
@@ -217,7 +218,10 @@ internal static class Options
                 case "hpet":
                     s.Hpet = v == "on";
                     break;
-                case "usb" or "vmport" or "dump-guest-core" or "mem-merge" or "graphics" or "smm" or "pcspk-audiodev":
+                case "usb" or "vmport" or "dump-guest-core" or "mem-merge" or "graphics" or "pcspk-audiodev":
+                    break;
+                case "smm" when v is "on" or "off" or "auto":
+                    s.Smm = v != "off";
                     break;
                 default:
                     throw new UsageException($"Property '{s.Machine}-machine.{key}' not found");
@@ -351,12 +355,29 @@ internal static class Options
     private static void LogItems(Settings s, string value)
     {
         if (value is "help" or "?")
-            throw new HelpRequested("Log items (comma separated):\nevents     what monitors are told: RESET, STOP, SHUTDOWN, BLOCK_IO_ERROR ...\n");
+            throw new HelpRequested("Log items (comma separated):\nevents     what monitors are told: RESET, STOP, SHUTDOWN, BLOCK_IO_ERROR ...\n"
+                + "exits      at the end, what each processor left the guest for (KVM)\n");
         foreach (string item in value.Split(','))
-            if (item != "events")
-                throw new UsageException($"unknown log item '{item}'");
+            switch (item)
+            {
+                case "events":
+                    s.LogEvents = true;
+                    break;
+                case "exits":
+                    s.LogExits = true;
+                    break;
+                default:
+                    throw new UsageException($"unknown log item '{item}'");
+            }
         s.LogFile ??= "-";
     }
+
+    private static void Global(Settings s, string value) => s.ReinjectPitTicks = value.Replace('-', '_') switch
+    {
+        "kvm_pit.lost_tick_policy=delay" => true,
+        "kvm_pit.lost_tick_policy=discard" => false,
+        _ => throw new UsageException("not a property that can be set: kvm-pit.lost_tick_policy=delay|discard is"),
+    };
 
     private static void NoNetwork(string option, string value)
     {

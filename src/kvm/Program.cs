@@ -6,6 +6,7 @@ using ImgKit.Cpu.Kvm;
 using ImgKit.Cpu.Models;
 using ImgKit.Host;
 using ImgKit.Machine;
+using ImgKit.Machine.Monitors;
 
 namespace ImgKit.Programs.Kvm;
 
@@ -49,7 +50,7 @@ internal static class Program
             return Daemon.Start(args);
         using var builder = new MachineBuilder(settings);
         var pc = builder.Build();
-        Log(settings, pc);
+        int log = OpenLog(settings, pc);
         WritePidFile(settings);
         using var term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Ask(c, pc));
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Ask(c, pc));
@@ -58,7 +59,10 @@ internal static class Program
         {
             Daemon.Ready();
             builder.Start();
-            return pc.RunUntilExit();
+            int status = pc.RunUntilExit();
+            if (settings.LogExits)
+                Write(log, Registers.Exits(pc.Processors));
+            return status;
         }
         finally
         {
@@ -87,12 +91,15 @@ internal static class Program
         }
     }
 
-    private static void Log(Settings settings, Pc pc)
+    private static int OpenLog(Settings settings, Pc pc)
     {
         if (settings.LogFile == null)
-            return;
+            return -1;
         int fd = settings.LogFile == "-" ? 2 : Descriptors.Create(settings.LogFile);
-        pc.EventRaised += e => Descriptors.WriteAll(fd, System.Text.Encoding.UTF8.GetBytes(
-            $"{DateTime.UtcNow:HH:mm:ss.fff} {e.Name}{string.Concat(e.Data.Select(d => $" {d.Name}={d.Value}"))}\n"));
+        if (settings.LogEvents || !settings.LogExits)
+            pc.EventRaised += e => Write(fd, $"{DateTime.UtcNow:HH:mm:ss.fff} {e.Name}{string.Concat(e.Data.Select(d => $" {d.Name}={d.Value}"))}\n");
+        return fd;
     }
+
+    private static void Write(int log, string text) => Descriptors.WriteAll(log, System.Text.Encoding.UTF8.GetBytes(text));
 }

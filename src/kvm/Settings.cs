@@ -18,7 +18,9 @@ internal sealed class Settings
     internal string Machine { get; set; } = "pc";
     internal bool Acpi { get; set; } = true;
     internal bool Hpet { get; set; } = true;
+    internal bool Smm { get; set; } = true;
     internal string? Accelerator { get; set; }
+    internal bool ReinjectPitTicks { get; set; } = true;
     internal string? Cpu { get; set; }
     internal ulong Memory { get; set; } = 128 << 20;
     internal int Processors { get; set; } = 1;
@@ -59,4 +61,6 @@ internal sealed class Settings
     internal bool NoReboot { get; set; }
     internal bool NoShutdown { get; set; }
     internal string? LogFile { get; set; }
+    internal bool LogEvents { get; set; }
+    internal bool LogExits { get; set; }
 }

@@ -8,7 +8,7 @@ namespace ImgKit.Kvm.Tests;
 /// <summary>The guests of KvmSmoke on the software CPU: both engines pass one suite.</summary>
 public sealed class SoftwareEngineTests
 {
-    private static readonly CpuModel s_model = CpuModel.Parse("qemu64", new CpuTopology(1, 2, 1));
+    private static readonly CpuModel s_model = CpuModel.Parse("qemu64,+xsave,+avx", new CpuTopology(1, 2, 1));
 
     private static TranslatorEngine Soft(PhysicalMemoryMap map) => new(map, s_model);
 

@@ -46,6 +46,11 @@ public abstract class CpuEngine : IDisposable
     /// <summary>Makes a vCPU. Only before the machine runs; indices from 0 without holes.</summary>
     public abstract Vcpu CreateVcpu(int index, IVcpuBus bus);
 
+    /// <summary>The machine is set up: does what is left to do before vCPUs can run. Throws what the engine throws when the host cannot.</summary>
+    public virtual void Prepare()
+    {
+    }
+
     /// <summary>The A20 gate of the machine, for all vCPUs. Does nothing where the engine leaves it to the map of memory.</summary>
     public virtual void SetA20(bool enabled)
     {

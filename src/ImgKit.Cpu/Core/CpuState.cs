@@ -95,4 +95,23 @@ public sealed class CpuState
 
     /// <summary>Where SMM saves its state.</summary>
     public uint Smbase { get; set; } = 0x30000;
+
+    /// <summary>Makes another state equal to this one; what it has beyond is kept.</summary>
+    public void CopyTo(CpuState to)
+    {
+        Gpr.CopyTo(to.Gpr, 0);
+        (to.Rip, to.Rflags) = (Rip, Rflags);
+        Segments.CopyTo(to.Segments, 0);
+        (to.Ldtr, to.Tr, to.Gdtr, to.Idtr) = (Ldtr, Tr, Gdtr, Idtr);
+        (to.Cr0, to.Cr2, to.Cr3, to.Cr4, to.Xcr0) = (Cr0, Cr2, Cr3, Cr4, Xcr0);
+        Dr.CopyTo(to.Dr, 0);
+        foreach (var (index, value) in Msrs)
+            to.Msrs[index] = value;
+        Xsave.CopyTo(to.Xsave, 0);
+        (to.Halted, to.WaitingForStartup, to.InterruptShadow) = (Halted, WaitingForStartup, InterruptShadow);
+        (to.NmiBlocked, to.NmiPending) = (NmiBlocked, NmiPending);
+        (to.InjectedInterrupt, to.InjectedInterruptIsSoft) = (InjectedInterrupt, InjectedInterruptIsSoft);
+        (to.PendingException, to.PendingExceptionError) = (PendingException, PendingExceptionError);
+        (to.InSmm, to.Smbase) = (InSmm, Smbase);
+    }
 }

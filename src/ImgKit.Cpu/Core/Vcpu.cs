@@ -57,7 +57,8 @@ public interface IVcpuBus
     /// <summary>The time-stamp counter now (guest ticks, before IA32_TSC_ADJUST).</summary>
     ulong ReadTimeStampCounter(Vcpu cpu);
 
-    /// <summary>The guest enters or leaves system-management mode: the machine maps SMRAM accordingly.</summary>
+    /// <summary>The guest enters or leaves system-management mode: the machine maps SMRAM accordingly. Not called by an engine that was given
+    /// the memory of that mode as a map of its own.</summary>
     void SetSystemManagementMode(Vcpu cpu, bool active);
 
     /// <summary>Does work while the machine's lock is held (it may be held already by this thread): hand-over of collected writes, which
@@ -88,8 +89,11 @@ public abstract class Vcpu : IDisposable
     /// <summary>Executes until something needs the caller.</summary>
     public abstract VcpuExit Run();
 
-    /// <summary>What went wrong after <see cref="VcpuExit.InternalError"/>: the first line says what, more lines may give registers.</summary>
+    /// <summary>What went wrong after <see cref="VcpuExit.InternalError"/>; the registers are in <see cref="GetState"/>.</summary>
     public virtual string Failure => "";
+
+    /// <summary>How often, and what for, the guest has been left so far: "name count" each; empty where the engine does not count.</summary>
+    public virtual IEnumerable<(string Name, long Count)> Exits => [];
 
     /// <summary>Makes <see cref="Run"/> return <see cref="VcpuExit.Kicked"/> soon, also when it is called only afterwards (once).</summary>
     public abstract void Kick();

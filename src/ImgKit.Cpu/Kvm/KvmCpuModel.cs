@@ -7,35 +7,53 @@ public sealed class KvmCpuModel
 {
     private const uint Extended = 0x80000000;
 
-    private readonly bool _passThrough;
-    private readonly uint[] _removed = new uint[Enum.GetValues<CpuidWord>().Length];
+    private readonly string _name;
+    private readonly CpuModel? _model;
+    private readonly bool _enforce;
+    private readonly uint[] _asked = new uint[CpuFeatureNames.WordCount], _removed = new uint[CpuFeatureNames.WordCount];
 
     /// <summary>Takes the whole of a <c>-cpu</c> option. Beyond those of <see cref="CpuModel.Parse(string, CpuTopology)"/> it knows <c>kvm=off</c> and
-    /// <c>hv_NAME</c> (relaxed, vapic, time, vpindex, runtime, frequencies, spinlocks, reset, passthrough for all).
+    /// <c>hv_NAME</c> (relaxed, vapic, time, vpindex, runtime, frequencies, spinlocks, reset, passthrough for all, and vendor_id=TEXT).
     /// Throws <see cref="CpuModelException"/>.</summary>
     public KvmCpuModel(string option, CpuTopology topology)
     {
-        var kept = new List<string>();
-        foreach (string part in option.Split(','))
+        string[] parts = option.Split(',');
+        _name = parts[0];
+        bool named = _name is not ("host" or "max");
+        var kept = new List<string> { _name };
+        var properties = new CpuModelOptions();
+        foreach (string part in parts.AsSpan(1))
         {
             int equals = part.IndexOf('=', StringComparison.Ordinal);
-            string key = (equals < 0 ? part : part[..equals]).Replace('_', '-'), value = equals < 0 ? "on" : part[(equals + 1)..];
+            string name = equals < 0 ? part : part[..equals], value = equals < 0 ? "on" : part[(equals + 1)..];
+            string key = name.Replace('_', '-');
             if (key == "kvm")
-                HideKvm = value is "off" or "no" or "false" or "n";
+                HideKvm = !CpuModelOptions.Boolean(key, value);
+            else if (key == "hv-vendor-id")
+                HyperVVendor = value.Length is > 0 and <= 12 ? value : throw new CpuModelException("Property 'hv-vendor-id' must have 1 to 12 characters");
             else if (key.StartsWith("hv-", StringComparison.Ordinal))
                 HyperV = value is "off" or "no" or "false" or "n" ? HyperV & ~FeatureOf(key) : HyperV | FeatureOf(key);
-            else
+            else if (part.StartsWith('+') || part.StartsWith('-'))
+                Mark(part[1..], part[0] == '+');
+            else if (!properties.TrySet(name, value))
+                Mark(name, CpuModelOptions.Boolean(name, value));
+            else if (!named && properties.ChangesIdentity)
+                throw new CpuModelException($"Property '{name}' cannot be set with -cpu {_name}: it shows the host's processor as it is");
+            if (named && key != "kvm" && !key.StartsWith("hv-", StringComparison.Ordinal))
                 kept.Add(part);
-            if (part.StartsWith('-') ? CpuFeatureNames.TryParse(part[1..], out var feature)
-                : value == "off" && CpuFeatureNames.TryParse(equals < 0 ? part : part[..equals], out feature))
-                _removed[(int)feature >> 5] |= 1u << ((int)feature & 31);
         }
-        Model = CpuModel.Parse(string.Join(',', kept), topology);
-        _passThrough = kept[0] is "host" or "max";
+        _enforce = properties.Enforce;
+        TscKilohertz = (int)(properties.TscFrequency / 1000);
+        if (named)
+            _model = CpuModel.Parse(string.Join(',', kept), topology, translated: false);
     }
 
-    /// <summary>The model.</summary>
-    public CpuModel Model { get; }
+    private void Mark(string flag, bool on)
+    {
+        if (!CpuFeatureNames.TryParse(flag, out var feature))
+            throw new CpuModelException($"Property '{_name}-x86_64-cpu.{flag}' not found");
+        (on ? _asked : _removed)[(int)feature >> 5] |= 1u << ((int)feature & 31);
+    }
 
     /// <summary><c>kvm=off</c>.</summary>
     public bool HideKvm { get; }
@@ -43,8 +61,14 @@ public sealed class KvmCpuModel
     /// <summary>Enlightenments asked for.</summary>
     public HyperVFeatures HyperV { get; }
 
+    /// <summary><c>hv_vendor_id</c>: what the Hyper-V leaves call the hypervisor; null: as Hyper-V does.</summary>
+    public string? HyperVVendor { get; }
+
+    /// <summary><c>tsc-frequency</c> in kHz; 0: the host's.</summary>
+    public int TscKilohertz { get; }
+
     /// <summary>host and max take what KVM supports, with topology by count alone; a named model has its own leaves.</summary>
-    public bool HasOwnTopology => !_passThrough;
+    public bool HasOwnTopology => _model is not null;
 
     private static HyperVFeatures FeatureOf(string key) => key[3..] switch
     {
@@ -56,8 +80,8 @@ public sealed class KvmCpuModel
         "frequencies" => HyperVFeatures.Frequencies,
         "spinlocks" => HyperVFeatures.Spinlocks,
         "reset" => HyperVFeatures.Reset,
-        "passthrough" => (HyperVFeatures)0xFF,
-        _ => throw new CpuModelException($"Property 'host-x86_64-cpu.{key}' not found"),
+        "passthrough" => HyperVFeatures.All,
+        _ => throw new CpuModelException($"'{key}' is not an enlightenment that is there"),
     };
 
     /// <summary>Where KVM's leaves show a word of flags.</summary>
@@ -85,43 +109,67 @@ public sealed class KvmCpuModel
         return 0;
     }
 
-    /// <summary>Flags of the model that this KVM cannot offer (they are left out), in the words of the peer's warning.</summary>
-    public IEnumerable<string> Missing(IReadOnlyList<CpuidLeaf> supported)
+    // What KVM makes up itself, whatever it lists: x2APIC, the deadline timer, the hypervisor bit; ARAT is a matter of our timer.
+    private static uint MadeUp(CpuidWord word) => word switch
     {
-        if (_passThrough)
-            yield break;
-        const uint ApicAndHypervisor = 1u << 31 | 1u << 21 | 1u << 24;
+        CpuidWord.Leaf1Ecx => 1u << 31 | 1u << 24 | 1u << 21,
+        CpuidWord.Leaf1Edx => 1u << 28,
+        CpuidWord.Leaf6Eax => 1u << 2,
+        CpuidWord.Extended1Ecx => 1u << 1,
+        _ => 0,
+    };
+
+    // Part of some models, and never the guest's under KVM unless asked for: thermal MSRs, MONITOR, nested virtualization.
+    private static uint NotByDefault(CpuidWord word) => word switch
+    {
+        CpuidWord.Leaf1Edx => 1u << 22,
+        CpuidWord.Leaf1Ecx => 1u << 3,
+        CpuidWord.Extended1Ecx => 1u << 2,
+        _ => 0,
+    };
+
+    private uint Wanted(CpuidWord word) =>
+        (_model is null ? _asked[(int)word] : _model.Word(word) & ~(NotByDefault(word) & ~_asked[(int)word])) & ~_removed[(int)word];
+
+    /// <summary>Compares the model with what this KVM offers. Flags of a named model that it does not are left out, and named in the one line
+    /// returned (null: it offers all). Throws <see cref="CpuModelException"/> when the user asked for the flag itself, or said <c>enforce</c>.</summary>
+    public string? Check(IReadOnlyList<CpuidLeaf> supported)
+    {
+        var lacking = new List<string>();
+        bool demanded = false;
         foreach (var word in Enum.GetValues<CpuidWord>())
         {
-            uint lacking = Model.Word(word) & ~Supported(supported, word);
-            if (word == CpuidWord.Leaf1Ecx)
-                lacking &= ~ApicAndHypervisor;
-            if (word == CpuidWord.Leaf6Eax)
-                lacking &= ~4u; // ARAT: a matter of our timer
+            uint bits = Wanted(word) & ~Supported(supported, word) & ~MadeUp(word);
+            demanded |= bits != 0 && (_enforce || (bits & _asked[(int)word]) != 0);
             for (int bit = 0; bit < 32; bit++)
-                if ((lacking >> bit & 1) != 0)
-                    yield return CpuFeatureNames.Describe((CpuFeature)((int)word << 5 | bit));
+                if ((bits >> bit & 1) != 0)
+                    lacking.Add(CpuFeatureNames.NameOf((CpuFeature)((int)word << 5 | bit)) ?? $"{word}.{bit}");
         }
+        if (lacking.Count == 0)
+            return null;
+        string line = $"-cpu {_name}: this host's KVM does not offer {string.Join(", ", lacking)}";
+        return demanded ? throw new CpuModelException(line) : line + ": left out";
     }
 
     /// <summary>The leaves of a vCPU: for <see cref="KvmOptions.SelectCpuid"/>.</summary>
     public IEnumerable<CpuidLeaf> Select(IReadOnlyList<CpuidLeaf> supported, int index)
     {
-        if (_passThrough)
+        if (_model is not { } model)
             return supported.Select(Without);
         var leaves = new List<CpuidLeaf>();
         var state = new CpuidState((uint)index, 0, 1, true);
-        for (uint function = 0; function <= Model.Level; function++)
+        for (uint function = 0; function <= model.Level; function++)
             Add(function);
-        for (uint function = Extended; function <= Model.ExtendedLevel; function++)
+        for (uint function = Extended; function <= model.ExtendedLevel; function++)
             Add(function);
+        ulong components = StateComponents(model);
         // the state components are the kernel's to size; it hides what XCR0 cannot enable
-        leaves.AddRange(supported.Where(l => l.Function == 0xD && Model.SupportedXcr0 != 0
-            && (l.Index < 2 || (l.Index < 64 && (Model.SupportedXcr0 >> (int)l.Index & 1) != 0)))
+        leaves.AddRange(supported.Where(l => l.Function == 0xD && components != 0
+            && (l.Index < 2 || (l.Index < 64 && (components >> (int)l.Index & 1) != 0)))
             .Select(l => l.Index switch
             {
-                0 => l with { Eax = l.Eax & (uint)Model.SupportedXcr0, Edx = 0 },
-                1 => l with { Eax = l.Eax & Model.Word(CpuidWord.LeafDEax), Ecx = 0, Edx = 0 },
+                0 => l with { Eax = l.Eax & (uint)components, Edx = 0 },
+                1 => l with { Eax = l.Eax & Wanted(CpuidWord.LeafDEax), Ecx = 0, Edx = 0 },
                 _ => l,
             }));
         return leaves;
@@ -133,7 +181,7 @@ public sealed class KvmCpuModel
             bool hasIndex = function is 4 or 7 or 0xB or Extended + 0x1D;
             for (uint sub = 0; ; sub++)
             {
-                var r = Model.Cpuid.Query(function, sub, state);
+                var r = model.Cpuid.Query(function, sub, state);
                 leaves.Add(Restrict(supported, new CpuidLeaf(function, sub, hasIndex, r.Eax, r.Ebx, r.Ecx, r.Edx)));
                 bool last = function switch { 4 or Extended + 0x1D => (r.Eax & 31) == 0, 0xB => sub == 2, _ => true };
                 if (!hasIndex || last || sub == 8)
@@ -142,20 +190,23 @@ public sealed class KvmCpuModel
         }
     }
 
-    private static CpuidLeaf Restrict(IReadOnlyList<CpuidLeaf> supported, CpuidLeaf leaf)
+    // XCR0 bits that the model's flags stand for: AVX-512 has three, the protection keys one (SDM volume 1, 13.1).
+    private static ulong StateComponents(CpuModel model) => model.SupportedXcr0 == 0 ? 0 : model.SupportedXcr0
+        | (model.Has(CpuFeature.Avx512f) ? 0xE0UL : 0) | (model.Has(CpuFeature.Pku) ? 0x200UL : 0);
+
+    private CpuidLeaf Restrict(IReadOnlyList<CpuidLeaf> supported, CpuidLeaf leaf)
     {
-        uint Mask(CpuidWord word) => Supported(supported, word);
-        const uint Topology = 2; // CMP_LEGACY
+        uint Mask(CpuidWord word) => (Supported(supported, word) | MadeUp(word)) & ~(NotByDefault(word) & ~_asked[(int)word]);
         return leaf.Function switch
         {
-            1 => leaf with { Ecx = leaf.Ecx & (Mask(CpuidWord.Leaf1Ecx) | 1u << 31), Edx = leaf.Edx & (Mask(CpuidWord.Leaf1Edx) | 1u << 28) },
+            1 => leaf with { Ecx = leaf.Ecx & Mask(CpuidWord.Leaf1Ecx), Edx = leaf.Edx & Mask(CpuidWord.Leaf1Edx) },
             7 when leaf.Index == 0 => leaf with
             {
                 Ebx = leaf.Ebx & Mask(CpuidWord.Leaf7Ebx),
                 Ecx = leaf.Ecx & Mask(CpuidWord.Leaf7Ecx),
                 Edx = leaf.Edx & Mask(CpuidWord.Leaf7Edx),
             },
-            Extended + 1 => leaf with { Ecx = leaf.Ecx & (Mask(CpuidWord.Extended1Ecx) | Topology), Edx = leaf.Edx & Mask(CpuidWord.Extended1Edx) },
+            Extended + 1 => leaf with { Ecx = leaf.Ecx & Mask(CpuidWord.Extended1Ecx), Edx = leaf.Edx & Mask(CpuidWord.Extended1Edx) },
             Extended + 7 => leaf with { Edx = leaf.Edx & Mask(CpuidWord.Extended7Edx) },
             Extended + 8 => leaf with { Ebx = leaf.Ebx & Mask(CpuidWord.Extended8Ebx) },
             _ => leaf,

@@ -128,7 +128,7 @@ internal static unsafe class KvmCpuid
         {
             if (vm.VmExtension(KVM_CAP_HYPERV) == 0)
                 throw new KvmException("this kernel's KVM has no Hyper-V interface");
-            AddHyperV(options.HyperV, leaves);
+            AddHyperV(options.HyperV, options.HyperVVendor ?? "Microsoft Hv", leaves);
             kvm += 0x100;
         }
         if (options.HideKvm)
@@ -144,11 +144,13 @@ internal static unsafe class KvmCpuid
         }
     }
 
-    private static void AddHyperV(HyperVFeatures f, List<CpuidLeaf> leaves)
+    private static void AddHyperV(HyperVFeatures f, string vendor, List<CpuidLeaf> leaves)
     {
         bool Has(HyperVFeatures x) => (f & x) != 0;
         Span<byte> name = stackalloc byte[12];
-        "Microsoft Hv"u8.CopyTo(name);
+        name.Clear();
+        for (int i = 0; i < Math.Min(vendor.Length, 12); i++)
+            name[i] = (byte)vendor[i];
         var words = MemoryMarshal.Cast<byte, uint>(name);
         leaves.Add(new CpuidLeaf(KvmBase, 0, false, KvmBase + 5, words[0], words[1], words[2]));
         leaves.Add(new CpuidLeaf(KvmBase + 1, 0, false, 0x31237648, 0, 0, 0)); // "Hv#1"

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.Intrinsics.X86;
 using System.Text;
 using ImgKit.Cpu.Kvm.Interop;
 using static ImgKit.Cpu.Kvm.Interop.KvmApi;
@@ -30,7 +31,7 @@ public sealed record KvmHost(
     public bool IsHardware => IsUsable && Extension.Length > 0;
 
     /// <summary>What ImgKit asks of the kernel, in the order shown. Those marked needed are refused without.</summary>
-    private static readonly (string Name, uint Capability, bool Needed)[] s_asked =
+    internal static readonly (string Name, uint Capability, bool Needed)[] Asked =
     [
         ("user memory", KVM_CAP_USER_MEMORY, true),
         ("immediate exit", KVM_CAP_IMMEDIATE_EXIT, true),
@@ -77,7 +78,7 @@ public sealed record KvmHost(
             return new KvmHost(vendor, extension, paging, $"/dev/kvm speaks API version {version}, not {KVM_API_VERSION}", 0, []);
         var capabilities = new List<(string, int)>();
         string? problem = null;
-        foreach (var (name, capability, needed) in s_asked)
+        foreach (var (name, capability, needed) in Asked)
         {
             int value = kvm.Extension(capability);
             capabilities.Add((name, value));
@@ -98,8 +99,11 @@ public sealed record KvmHost(
     /// without VT-x or AMD-V below.</summary>
     public static string? FindHardwareProblem()
     {
-        string extension = ReadCpuInfo().Extension;
         using var kvm = KvmFd.Open(out int errno);
+        // The usual case: the processor itself shows the extension, and the module that needs it has made /dev/kvm.
+        if (kvm is not null && ProcessorHasExtension())
+            return null;
+        string extension = ReadCpuInfo().Extension;
         if (kvm is null)
             return Explain(errno, extension);
         return extension.Length > 0 ? null : $"{NoExtension}: /dev/kvm is there, but has neither VT-x nor AMD-V below it";
@@ -134,11 +138,19 @@ public sealed record KvmHost(
         return text.ToString();
     }
 
+    // CPUID 1 ECX.VMX (Intel SDM 2A), 0x80000001 ECX.SVM (AMD APM 3 appendix E).
+    private static bool ProcessorHasExtension() =>
+        (X86Base.CpuId(1, 0).Ecx >> 5 & 1) != 0
+        || ((uint)X86Base.CpuId(unchecked((int)0x80000000), 0).Eax >= 0x80000001 && (X86Base.CpuId(unchecked((int)0x80000001), 0).Ecx >> 2 & 1) != 0);
+
     private static string Explain(int errno, string extension) => errno switch
     {
         LibC.EACCES => "no permission to open /dev/kvm (add this user to its group, usually `kvm`)",
+        LibC.EPERM => "no permission to open /dev/kvm (this container was not given the device)",
         _ when extension.Length == 0 => $"{NoExtension}: the processor has no virtualization extension, or it is off in the firmware, or "
             + "this is a virtual machine without nested virtualization",
+        LibC.ENOENT when Directory.Exists($"/sys/module/{Module(extension)}") =>
+            $"there is no /dev/kvm here, though the {Module(extension)} module is loaded (this container or chroot was not given the device)",
         LibC.ENOENT or LibC.ENODEV => Directory.Exists("/sys/module/kvm")
             ? $"the kvm module is loaded, but not {Module(extension)} (modprobe {Module(extension)}; dmesg says why if that fails)"
             : $"the {Module(extension)} module is not loaded (modprobe {Module(extension)})",

@@ -31,6 +31,9 @@ public sealed class KvmOptions
     /// <summary>Hyper-V enlightenments offered to the guest.</summary>
     public HyperVFeatures HyperV { get; init; }
 
+    /// <summary>What the Hyper-V leaves call the hypervisor, 1 to 12 characters; null: as Hyper-V does.</summary>
+    public string? HyperVVendor { get; init; }
+
     /// <summary>Hide the KVM signature and its paravirtual features.</summary>
     public bool HideKvm { get; init; }
 
@@ -68,4 +71,7 @@ public enum HyperVFeatures
 
     /// <summary>hv_reset: reset MSR.</summary>
     Reset = 128,
+
+    /// <summary>hv_passthrough: all of them.</summary>
+    All = 255,
 }

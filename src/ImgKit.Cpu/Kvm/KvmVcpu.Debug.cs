@@ -94,13 +94,13 @@ public sealed unsafe partial class KvmVcpu
         if (banks == 0)
             return;
         ulong supported;
-        _machine.System.Call(KVM_X86_GET_MCE_CAP_SUPPORTED, &supported, "machine-check capabilities");
+        _machine.System.Fd.Call(KVM_X86_GET_MCE_CAP_SUPPORTED, &supported, "machine-check capabilities");
         const ulong MCG_CTL_P = 1 << 8, MCG_SER_P = 1 << 24;
         ulong capabilities = supported & (MCG_CTL_P | MCG_SER_P) | (uint)banks;
         _fd.Call(KVM_X86_SETUP_MCE, &capabilities, "machine-check banks");
     }
 
-    private void Fail(string what) => _failure = $"KVM: {what}{Environment.NewLine}{DescribeRegisters()}";
+    private void Fail(string what) => _failure = $"KVM: {what}";
 
     private string DescribeExit()
     {
@@ -129,28 +129,5 @@ public sealed unsafe partial class KvmVcpu
             default:
                 return $"unexpected exit reason {_run->exit_reason}";
         }
-    }
-
-    /// <summary>Registers as a few lines of text.</summary>
-    public string DescribeRegisters()
-    {
-        kvm_regs r;
-        kvm_sregs s;
-        if (_fd.Try(KVM_GET_REGS, &r) < 0 || _fd.Try(KVM_GET_SREGS, &s) < 0)
-            return $"CPU#{Index}: registers cannot be read";
-        var text = new StringBuilder();
-        text.AppendLine(CultureInfo.InvariantCulture, $"CPU#{Index} RAX={r.rax:x16} RBX={r.rbx:x16} RCX={r.rcx:x16} RDX={r.rdx:x16}");
-        text.AppendLine(CultureInfo.InvariantCulture, $"RSI={r.rsi:x16} RDI={r.rdi:x16} RBP={r.rbp:x16} RSP={r.rsp:x16}");
-        text.AppendLine(CultureInfo.InvariantCulture, $"R8 ={r.r8:x16} R9 ={r.r9:x16} R10={r.r10:x16} R11={r.r11:x16}");
-        text.AppendLine(CultureInfo.InvariantCulture, $"R12={r.r12:x16} R13={r.r13:x16} R14={r.r14:x16} R15={r.r15:x16}");
-        text.AppendLine(CultureInfo.InvariantCulture, $"RIP={r.rip:x16} RFL={r.rflags:x8}");
-        foreach (var (name, seg) in new[]
-        {
-            ("ES ", s.es), ("CS ", s.cs), ("SS ", s.ss), ("DS ", s.ds), ("FS ", s.fs), ("GS ", s.gs), ("LDT", s.ldt), ("TR ", s.tr),
-        })
-            text.AppendLine(CultureInfo.InvariantCulture, $"{name}={seg.selector:x4} {seg.@base:x16} {seg.limit:x8} {FromKvm(seg).Attributes:x5}");
-        text.AppendLine(CultureInfo.InvariantCulture, $"GDT={s.gdt.@base:x16} {s.gdt.limit:x4} IDT={s.idt.@base:x16} {s.idt.limit:x4}");
-        text.Append(CultureInfo.InvariantCulture, $"CR0={s.cr0:x8} CR2={s.cr2:x16} CR3={s.cr3:x16} CR4={s.cr4:x8} EFER={s.efer:x}");
-        return text.ToString();
     }
 }

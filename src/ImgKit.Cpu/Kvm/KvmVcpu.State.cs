@@ -10,25 +10,41 @@ public sealed unsafe partial class KvmVcpu
     private CpuState? _initial;
     private byte[]? _initialLapic;
     private uint[]? _msrIndices;
+    private bool _touched;
 
     /// <summary>The state that the kernel made the vCPU with is that of power-on: kept, to go back to on reset.</summary>
-    private void CaptureInitialState()
+    private CpuState InitialState
     {
-        if (_initial is not null)
+        get
+        {
+            if (_initial is null)
+            {
+                var state = new CpuState();
+                ReadState(state);
+                _initial = state;
+                if (_kernelApic)
+                    _initialLapic = GetLocalApic();
+            }
+            return _initial;
+        }
+    }
+
+    /// <summary>Before the vCPU's state changes for the first time.</summary>
+    private void Touch()
+    {
+        if (_touched)
             return;
-        var state = new CpuState();
-        GetState(state);
-        _initial = state;
-        if (_kernelApic)
-            _initialLapic = GetLocalApic();
+        _ = InitialState;
+        _touched = true;
     }
 
     /// <inheritdoc/>
     public override void Reset()
     {
-        CaptureInitialState();
         Interlocked.Exchange(ref _requests, 0);
-        var state = _initial!;
+        if (!_touched)
+            return;
+        var state = InitialState;
         state.Msrs.Remove(IA32_TSC); // goes on counting
         SetState(state);
         if (_initialLapic is not null)
@@ -44,7 +60,7 @@ public sealed unsafe partial class KvmVcpu
     {
         var now = new CpuState();
         GetState(now);
-        var reset = _initial!;
+        var reset = InitialState;
         reset.Gpr.CopyTo(now.Gpr, 0);
         now.Rip = reset.Rip;
         now.Rflags = reset.Rflags;
@@ -116,6 +132,14 @@ public sealed unsafe partial class KvmVcpu
     /// <inheritdoc/>
     public override void GetState(CpuState state)
     {
+        if (_touched)
+            ReadState(state);
+        else
+            InitialState.CopyTo(state);
+    }
+
+    private void ReadState(CpuState state)
+    {
         kvm_regs r;
         _fd.Call(KVM_GET_REGS, &r, "registers");
         ReadOnlySpan<ulong> gpr = [r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15];
@@ -142,7 +166,7 @@ public sealed unsafe partial class KvmVcpu
 
         fixed (byte* xsave = state.Xsave)
             _fd.Call(KVM_GET_XSAVE, xsave, "FPU state");
-        if (_machine.VmExtension(KVM_CAP_XCRS) > 0)
+        if (_hasXcrs)
         {
             kvm_xcrs xcrs;
             _fd.Call(KVM_GET_XCRS, &xcrs, "extended control registers");
@@ -188,7 +212,8 @@ public sealed unsafe partial class KvmVcpu
     /// <inheritdoc/>
     public override void SetState(CpuState state)
     {
-        CaptureInitialState();
+        Touch();
+        _machine.Prepare(); // the kernel reads the page directory pointers of PAE from guest memory
         var g = state.Gpr;
         var r = new kvm_regs
         {
@@ -199,7 +224,7 @@ public sealed unsafe partial class KvmVcpu
         _fd.Call(KVM_SET_REGS, &r, "registers");
         fixed (byte* xsave = state.Xsave)
             _fd.Call(KVM_SET_XSAVE, xsave, "FPU state");
-        if (_machine.VmExtension(KVM_CAP_XCRS) > 0)
+        if (_hasXcrs)
         {
             var xcrs = new kvm_xcrs { nr_xcrs = 1 };
             xcrs.xcrs[0] = new kvm_xcr { xcr = 0, value = state.Xcr0 };
@@ -296,7 +321,7 @@ public sealed unsafe partial class KvmVcpu
     /// <summary>All MSRs of the kernel's list that this vCPU has.</summary>
     private void GetMsrs(Dictionary<uint, ulong> into)
     {
-        uint[] indices = _msrIndices ??= ListMsrs();
+        uint[] indices = _msrIndices ??= _machine.System.MsrIndices;
         // struct kvm_msrs: u32 nmsrs, u32 pad, entries
         byte[] buffer = new byte[8 + indices.Length * sizeof(kvm_msr_entry)];
         fixed (byte* p = buffer)
@@ -321,24 +346,9 @@ public sealed unsafe partial class KvmVcpu
         }
     }
 
-    private uint[] ListMsrs()
-    {
-        uint* probe = stackalloc uint[1];
-        probe[0] = 0;
-        _ = _machine.System.Try(KVM_GET_MSR_INDEX_LIST, probe); // E2BIG, with the number
-        uint count = Math.Min(probe[0], 4096);
-        uint[] list = new uint[1 + count];
-        fixed (uint* p = list)
-        {
-            p[0] = count;
-            _machine.System.Call(KVM_GET_MSR_INDEX_LIST, p, "list of MSRs");
-            return list[1..(int)(1 + Math.Min(p[0], count))];
-        }
-    }
-
     private void SetMsrs(Dictionary<uint, ulong> msrs)
     {
-        uint[] indices = (_msrIndices ??= ListMsrs()).Where(msrs.ContainsKey).ToArray();
+        uint[] indices = (_msrIndices ??= _machine.System.MsrIndices).Where(msrs.ContainsKey).ToArray();
         byte[] buffer = new byte[8 + indices.Length * sizeof(kvm_msr_entry)];
         fixed (byte* p = buffer)
         {
@@ -358,6 +368,8 @@ public sealed unsafe partial class KvmVcpu
     /// <inheritdoc/>
     public override long TranslateAddress(ulong linear)
     {
+        Touch();
+        _machine.Prepare();
         var t = new kvm_translation { linear_address = linear };
         _fd.Call(KVM_TRANSLATE, &t, "address translation");
         return t.valid != 0 ? (long)t.physical_address : -1;

@@ -24,6 +24,8 @@ public sealed unsafe partial class KvmVcpu : Vcpu
     private readonly kvm_run* _run;
     private readonly bool _kernelApic;
     private readonly bool _userPic;
+    private readonly bool _hasXcrs;
+    private readonly long[] _exits = new long[KvmExits.Reasons];
     private readonly Action _drain;
 
     private int _requests;
@@ -31,7 +33,6 @@ public sealed unsafe partial class KvmVcpu : Vcpu
     private volatile int _startupVector;
     private volatile bool _waitingForStartup;
     private bool _halted;
-    private bool _inSmm;
     private ulong _apicBase;
     private volatile int _inGuest;
     private int _thread;
@@ -45,6 +46,7 @@ public sealed unsafe partial class KvmVcpu : Vcpu
         Index = index;
         _kernelApic = machine.InterruptControllers != InterruptControllers.Machine;
         _userPic = machine.InterruptControllers != InterruptControllers.Kernel;
+        _hasXcrs = machine.VmExtension(KVM_CAP_XCRS) > 0;
         _drain = DrainUnderLock;
         KvmSignal.Install();
         _fd = new KvmFd(vm.Call(KVM_CREATE_VCPU, (nuint)index, $"vCPU {index}"));
@@ -83,8 +85,8 @@ public sealed unsafe partial class KvmVcpu : Vcpu
 
     internal int TscKilohertz => Math.Max(0, _fd.Try(KVM_GET_TSC_KHZ, (nuint)0));
 
-    /// <summary>Exits to this process so far, for statistics.</summary>
-    public long ExitCount { get; private set; }
+    /// <inheritdoc/>
+    public override IEnumerable<(string Name, long Count)> Exits => KvmExits.Named(_exits);
 
     /// <inheritdoc/>
     public override VcpuExit Run()
@@ -94,7 +96,8 @@ public sealed unsafe partial class KvmVcpu : Vcpu
             _thread = LibC.gettid();
             _threadManaged = Environment.CurrentManagedThreadId;
         }
-        CaptureInitialState();
+        Touch();
+        _machine.Prepare();
         bool kicked = false;
         for (; ; )
         {
@@ -118,15 +121,10 @@ public sealed unsafe partial class KvmVcpu : Vcpu
                 _run->cr8 = cr8 = _bus.GetTaskPriority(this);
 
             int r = Enter();
-            ExitCount++;
+            _exits[r < 0 ? 0 : Math.Min(_run->exit_reason, (uint)_exits.Length - 1)]++;
 
             if (!_kernelApic)
                 SynchronizeApic(cr8);
-            if ((_run->flags & KVM_RUN_X86_SMM) != 0 != _inSmm)
-            {
-                _inSmm = !_inSmm;
-                _bus.SetSystemManagementMode(this, _inSmm);
-            }
             if (HasCoalesced)
                 DrainCoalesced();
             if (r < 0)

@@ -15,51 +15,43 @@ public sealed unsafe partial class KvmVm : CpuEngine
 
     private readonly PhysicalMemoryMap _memory;
     private readonly KvmOptions _options;
-    private readonly KvmFd _system;
+    private readonly KvmSystem _system;
     private readonly KvmFd _vm;
     private readonly KvmMemorySlots _slots;
     private readonly KvmMemorySlots? _smmSlots;
     private readonly KvmIrqRouting? _routing;
     private readonly List<KvmVcpu> _vcpus = [];
-    private readonly List<CpuidLeaf> _cpuid;
     private readonly Lock _updateLock = new();
     private readonly ManualResetEventSlim _updateDone = new(true);
-    private volatile bool _updating;
+    private volatile bool _updating, _prepared;
     private kvm_irqchip[] _initialChips = [];
     private kvm_pit_state2 _initialPit;
     private ulong _clock;
 
-    /// <summary>Opens /dev/kvm and makes a virtual machine. Throws <see cref="KvmException"/> when the host cannot, before anything has started.</summary>
-    public KvmVm(PhysicalMemoryMap memory, KvmOptions options)
+    /// <summary>Makes a virtual machine. Throws <see cref="KvmException"/> when the host cannot, before anything has started.</summary>
+    /// <param name="memory">what vCPUs see.</param>
+    /// <param name="options">what it has.</param>
+    /// <param name="system">/dev/kvm, closed with the machine; null: opened here.</param>
+    public KvmVm(PhysicalMemoryMap memory, KvmOptions options, KvmSystem? system = null)
     {
         _memory = memory;
         _options = options;
-        _system = KvmFd.Open(out int errno) ?? throw new KvmException(KvmHost.FindProblem() ?? $"cannot open /dev/kvm: {LibC.ErrorText(errno)}", errno);
+        _system = system ?? KvmSystem.Open();
+        var fd = _system.Fd;
         try
         {
-            int version = _system.Try(KVM_GET_API_VERSION, (nuint)0);
-            if (version != KVM_API_VERSION)
-                throw new KvmException($"/dev/kvm speaks API version {version}, not {KVM_API_VERSION}");
-            foreach (var (capability, name) in new[]
-            {
-                (KVM_CAP_IMMEDIATE_EXIT, "immediate exit"), (KVM_CAP_READONLY_MEM, "read-only memory"), (KVM_CAP_VCPU_EVENTS, "vCPU events"),
-            })
-            {
-                if (_system.Extension(capability) == 0)
-                    throw new KvmException($"this kernel's KVM lacks: {name}");
-            }
-            RunMapSize = _system.Call(KVM_GET_VCPU_MMAP_SIZE, (nuint)0, "size of the vCPU page");
-            int most = _system.Extension(KVM_CAP_MAX_VCPUS);
+            RunMapSize = fd.Call(KVM_GET_VCPU_MMAP_SIZE, (nuint)0, "size of the vCPU page");
+            int most = fd.Extension(KVM_CAP_MAX_VCPUS);
             if (options.ProcessorCount > most)
                 throw new KvmException($"{options.ProcessorCount} processors asked for, KVM has {most} at most");
-            int fd;
-            while ((fd = _system.Try(KVM_CREATE_VM, (nuint)0)) == -LibC.EINTR)
+            int vm;
+            while ((vm = fd.Try(KVM_CREATE_VM, (nuint)0)) == -LibC.EINTR)
             {
                 // a signal came while the kernel was at it
             }
-            if (fd < 0)
-                throw new KvmException($"KVM: cannot make a virtual machine: {LibC.ErrorText(-fd)}", -fd);
-            _vm = new KvmFd(fd);
+            if (vm < 0)
+                throw new KvmException($"KVM: cannot make a virtual machine: {LibC.ErrorText(-vm)}", -vm);
+            _vm = new KvmFd(vm);
             int slots = Math.Max(32, _vm.Extension(KVM_CAP_NR_MEMSLOTS));
             _slots = new KvmMemorySlots(_vm, 0, slots);
             if (options.SystemManagementMemory is not null && _vm.Extension(KVM_CAP_X86_SMM) > 0
@@ -77,8 +69,6 @@ public sealed unsafe partial class KvmVm : CpuEngine
             if (_vm.Extension(KVM_CAP_X86_USER_SPACE_MSR) > 0)
                 Enable(KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN, "MSR exits");
             CoalescedPage = _vm.Extension(KVM_CAP_COALESCED_MMIO);
-            _cpuid = KvmCpuid.GetSupported(_system, KVM_GET_SUPPORTED_CPUID);
-            UpdateSlots();
         }
         catch
         {
@@ -108,11 +98,11 @@ public sealed unsafe partial class KvmVm : CpuEngine
     public override long TimeStampCounterKilohertz => _vcpus.Count > 0 ? _vcpus[0].TscKilohertz : 0;
 
     /// <summary>What KVM can show a guest, before the CPU model.</summary>
-    public IReadOnlyList<CpuidLeaf> SupportedCpuid => _cpuid;
+    public IReadOnlyList<CpuidLeaf> SupportedCpuid => _system.SupportedCpuid;
 
     internal KvmOptions Options => _options;
 
-    internal KvmFd System => _system;
+    internal KvmSystem System => _system;
 
     internal int RunMapSize { get; }
 
@@ -175,7 +165,25 @@ public sealed unsafe partial class KvmVm : CpuEngine
         _vm.Call(KVM_SET_CLOCK, &clock, "setting the clock");
     }
 
-    private void OnMemoryChanged() => UpdateSlots();
+    // Until the first run the map may change as it likes, at no cost.
+    private void OnMemoryChanged()
+    {
+        if (_prepared)
+            UpdateSlots();
+    }
+
+    /// <inheritdoc/>
+    public override void Prepare()
+    {
+        if (_prepared)
+            return;
+        lock (_updateLock)
+        {
+            if (!_prepared)
+                UpdateSlots();
+            _prepared = true;
+        }
+    }
 
     private void OnDirtyLogsWanted()
     {

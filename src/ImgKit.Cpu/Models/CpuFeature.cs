@@ -121,6 +121,7 @@ public enum CpuFeature
     Bmi2 = 128 + 8,
     Erms = 128 + 9,
     Invpcid = 128 + 10,
+    Avx512f = 128 + 16,
     Rdseed = 128 + 18,
     Adx = 128 + 19,
     Smap = 128 + 20,

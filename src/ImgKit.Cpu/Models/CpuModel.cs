@@ -11,16 +11,16 @@ public sealed class CpuModel
     private readonly uint[] _words;
     private readonly CpuFeature[] _missing;
 
-    internal CpuModel(CpuModelDefinition definition, uint[] wanted, CpuModelOptions options, CpuTopology topology)
+    internal CpuModel(CpuModelDefinition definition, uint[] wanted, CpuModelOptions options, CpuTopology topology, bool translated)
     {
-        uint[] runnable = HostProcessor.Runnable();
+        uint[]? runnable = translated ? HostProcessor.Runnable() : null;
         var missing = new List<CpuFeature>();
         _words = new uint[wanted.Length];
         for (int i = 0; i < wanted.Length * 32; i++)
         {
             if ((wanted[i >> 5] >> (i & 31) & 1) == 0)
                 continue;
-            if ((runnable[i >> 5] >> (i & 31) & 1) != 0)
+            if (runnable == null || (runnable[i >> 5] >> (i & 31) & 1) != 0)
                 _words[i >> 5] |= 1u << (i & 31);
             else
                 missing.Add((CpuFeature)i);
@@ -120,7 +120,10 @@ public sealed class CpuModel
     public static CpuModel Parse(string option) => Parse(option, CpuTopology.Single);
 
     /// <inheritdoc cref="Parse(string)"/>
-    public static CpuModel Parse(string option, CpuTopology topology)
+    public static CpuModel Parse(string option, CpuTopology topology) => Parse(option, topology, true);
+
+    /// <summary>As <see cref="Parse(string, CpuTopology)"/>; where the model is not to be translated, whoever runs it restricts its flags.</summary>
+    internal static CpuModel Parse(string option, CpuTopology topology, bool translated)
     {
         ArgumentNullException.ThrowIfNull(option);
         string[] parts = option.Split(',');
@@ -147,8 +150,8 @@ public sealed class CpuModel
         // As with the peer, +flag and -flag come after everything that has an equals sign, whatever the order.
         for (int i = 0; i < words.Length; i++)
             words[i] = (words[i] | plus[i]) & ~minus[i];
-        var model = new CpuModel(definition, words, options, topology);
-        if (options.Enforce && model.Missing.Count != 0)
+        var model = new CpuModel(definition, words, options, topology, translated);
+        if (translated && options.Enforce && model.Missing.Count != 0)
             throw new CpuModelException($"this host cannot run the requested feature: {CpuFeatureNames.Describe(model.Missing[0])}");
         return model;
     }

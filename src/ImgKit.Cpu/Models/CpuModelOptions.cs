@@ -38,6 +38,10 @@ internal sealed class CpuModelOptions
 
     public bool Enforce { get; private set; }
 
+    /// <summary>A property was given that says what processor it is.</summary>
+    public bool ChangesIdentity => Vendor is not null || Family is not null || Model is not null || Stepping is not null || Brand is not null
+        || Level is not null || MinimumLevel != 0 || ExtendedLevel is not null || MinimumExtendedLevel != 0 || PhysicalAddressBits is not null;
+
     /// <summary>Takes one pair; false where the key is no property (then it is a flag).</summary>
     public bool TrySet(string key, string value)
     {
@@ -87,7 +91,7 @@ internal sealed class CpuModelOptions
                 Enforce = Boolean(key, value);
                 return true;
             default:
-                return Array.IndexOf(Accepted, key) >= 0;
+                return Array.IndexOf(Accepted, key) >= 0 || key.StartsWith("hv-", StringComparison.Ordinal) || key.StartsWith("hv_", StringComparison.Ordinal);
         }
     }
 

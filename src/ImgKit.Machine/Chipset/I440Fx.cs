@@ -13,7 +13,7 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
 
     private readonly PciBus _bus;
     private readonly PamArea[] _areas = new PamArea[13];
-    private readonly MappedRange _smram;
+    private readonly MappedRange _smram, _smramInSmm;
     private uint _address;
     private bool _smm;
 
@@ -40,8 +40,13 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
         }
         services.Mmio.Register(0xC0000, 0x40000, this);
         _smram = services.Space.Add(AddressSpace.SmramPriority);
-        _smram.Host = services.Memory.Base + 0xA0000;
-        _smram.Kind = MemoryKind.Ram;
+        _smramInSmm = services.Space.Add(AddressSpace.SmramPriority, true);
+        foreach (var range in (MappedRange[])[_smram, _smramInSmm])
+        {
+            range.Start = 0xA0000;
+            range.Host = services.Memory.Base + 0xA0000;
+            range.Kind = MemoryKind.Ram;
+        }
         services.Ports.Register(0xCF8, 4, this, 4);
         services.Ports.Register(0xCFC, 4, this, 4);
         bus.Add(this, 0);
@@ -64,9 +69,9 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
             range.Kind = attribute == 3 ? MemoryKind.Ram : MemoryKind.Rom;
         }
         byte smram = Config[Smram];
-        bool shown = (smram & 8) != 0 && ((smram & 0x40) != 0 || (_smm && (smram & 0x20) == 0));
-        _smram.Start = 0xA0000;
-        _smram.Length = shown ? 0x20000u : 0;
+        bool enabled = (smram & 8) != 0, open = (smram & 0x40) != 0, inSmm = (smram & 0x20) == 0;
+        _smram.Length = enabled && (open || (_smm && inSmm)) ? 0x20000u : 0;
+        _smramInSmm.Length = enabled && (open || inSmm) ? 0x20000u : 0;
         Services.Space.Update();
     }
 

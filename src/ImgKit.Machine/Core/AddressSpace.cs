@@ -21,15 +21,18 @@ public sealed class MappedRange
     /// <summary>RAM, or ROM (writes go to the MMIO bus).</summary>
     public MemoryKind Kind { get; set; }
 
+    /// <summary>Only processors in system-management mode see it (where the engine gives those a map of their own).</summary>
+    public bool SystemManagementOnly { get; init; }
+
     /// <summary>As in <see cref="MemoryRegion.DirtyLog"/>.</summary>
     public nint DirtyLog { get; set; }
 }
 
 /// <summary>
-/// Makes the flat <see cref="PhysicalMemoryMap"/> out of ranges that cover each other by priority. Devices change their range's
-/// properties and then call <see cref="Update"/>. Under the machine lock.
+/// Makes the flat <see cref="PhysicalMemoryMap"/> out of ranges that cover each other by priority, and a second one as processors in
+/// system-management mode see it. Devices change their range's properties and then call <see cref="Update"/>. Under the machine lock.
 /// </summary>
-public sealed class AddressSpace(PhysicalMemoryMap map)
+public sealed class AddressSpace(PhysicalMemoryMap map, PhysicalMemoryMap? systemManagementMap = null)
 {
     /// <summary>Priority of RAM.</summary>
     public const int RamPriority = 0;
@@ -49,9 +52,9 @@ public sealed class AddressSpace(PhysicalMemoryMap map)
     public PhysicalMemoryMap Map => map;
 
     /// <summary>Adds a range that is nowhere yet.</summary>
-    public MappedRange Add(int priority)
+    public MappedRange Add(int priority, bool systemManagementOnly = false)
     {
-        var range = new MappedRange(priority);
+        var range = new MappedRange(priority) { SystemManagementOnly = systemManagementOnly };
         _ranges.Add(range);
         return range;
     }
@@ -70,10 +73,22 @@ public sealed class AddressSpace(PhysicalMemoryMap map)
     /// <summary>Takes a range away.</summary>
     public void Remove(MappedRange range) => _ranges.Remove(range);
 
-    /// <summary>Makes the flat map again.</summary>
+    /// <summary>Makes the flat maps again.</summary>
     public void Update()
     {
-        var present = _ranges.Where(r => r.Length != 0).ToArray();
+        Replace(map, Flatten([.. _ranges.Where(r => r.Length != 0 && !r.SystemManagementOnly)]));
+        if (systemManagementMap != null)
+            Replace(systemManagementMap, Flatten([.. _ranges.Where(r => r.Length != 0)]));
+    }
+
+    private static void Replace(PhysicalMemoryMap map, List<MemoryRegion> regions)
+    {
+        if (!regions.SequenceEqual(map.Regions))
+            map.Replace(regions);
+    }
+
+    private static List<MemoryRegion> Flatten(MappedRange[] present)
+    {
         var bounds = new SortedSet<ulong>();
         foreach (var r in present)
         {
@@ -81,7 +96,6 @@ public sealed class AddressSpace(PhysicalMemoryMap map)
             bounds.Add(r.Start + r.Length);
         }
         var flat = new List<MemoryRegion>();
-        MappedRange? previous = null;
         ulong from = 0;
         foreach (ulong to in bounds)
         {
@@ -94,16 +108,20 @@ public sealed class AddressSpace(PhysicalMemoryMap map)
             if (top != null && top.Host != 0)
             {
                 ulong offset = from - top.Start;
-                if (previous == top && flat[^1].End == from)
+                var region = new MemoryRegion(from, to - from, (nint)((ulong)top.Host + offset), top.Kind,
+                    top.DirtyLog == 0 ? 0 : (nint)((ulong)top.DirtyLog + (offset >> 12)));
+                if (flat.Count > 0 && Continues(flat[^1], region))
                     flat[^1] = flat[^1] with { Length = to - flat[^1].Start };
                 else
-                    flat.Add(new MemoryRegion(from, to - from, (nint)((ulong)top.Host + offset), top.Kind,
-                        top.DirtyLog == 0 ? 0 : (nint)((ulong)top.DirtyLog + (offset >> 12))));
+                    flat.Add(region);
             }
-            previous = top;
             from = to;
         }
-        if (!flat.SequenceEqual(map.Regions))
-            map.Replace(flat);
+        return flat;
     }
+
+    // Ranges that continue each other in guest and host memory (RAM below, inside and above the shadowed area) make one region.
+    private static bool Continues(in MemoryRegion a, in MemoryRegion b) => a.End == b.Start && a.Kind == b.Kind
+        && (nuint)a.HostAddress + a.Length == (nuint)b.HostAddress
+        && (a.DirtyLog == 0 ? b.DirtyLog == 0 : (nuint)a.DirtyLog + (a.Length >> 12) == (nuint)b.DirtyLog);
 }

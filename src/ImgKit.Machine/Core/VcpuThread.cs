@@ -1,4 +1,5 @@
 using ImgKit.Cpu;
+using ImgKit.Cpu.Kvm;
 using ImgKit.Machine.Chipset;
 
 namespace ImgKit.Machine;
@@ -101,7 +102,7 @@ internal sealed class VcpuThread : IApicProcessor
         catch (Exception e)
         {
             _group.Stand();
-            _group.Failed(Cpu, e.ToString());
+            _group.Failed(Cpu, e is KvmException ? e.Message : e.ToString());
             while (_group.Park())
             {
                 // nothing that this processor could still do

@@ -16,8 +16,12 @@ public sealed class KernelLoader
     private const int CommandLineLimit = 0x1_0000;
     private const ulong TablesAt = 0xF_1000, SmbiosAnchorAt = 0xF_0000, RsdpAt = 0xF_0040;
 
+    // The headers of every kind lie in its first bytes; the rest is read when it is put in place.
+    private const int HeadLength = 12 << 10;
+
+    private readonly BootFile _file;
     private readonly byte[] _kernel;
-    private readonly IReadOnlyList<(byte[] Content, string CommandLine)> _modules;
+    private readonly IReadOnlyList<(BootFile Content, string CommandLine)> _modules;
     private readonly string _commandLine;
 
     private enum Kind
@@ -31,9 +35,10 @@ public sealed class KernelLoader
     private readonly int _multibootAt;
 
     /// <summary>Looks at the kernel. Throws <see cref="MachineException"/> when it is of no known kind.</summary>
-    public KernelLoader(byte[] kernel, IReadOnlyList<(byte[] Content, string CommandLine)> modules, string commandLine)
+    public KernelLoader(BootFile file, IReadOnlyList<(BootFile Content, string CommandLine)> modules, string commandLine)
     {
-        _kernel = kernel;
+        _file = file;
+        byte[] kernel = _kernel = file.Read(0, (int)Math.Min(file.Length, HeadLength));
         _modules = modules;
         _commandLine = commandLine;
         if (Encoding.ASCII.GetByteCount(commandLine) >= CommandLineLimit)
@@ -56,6 +61,10 @@ public sealed class KernelLoader
     private uint U32(int at) => BinaryPrimitives.ReadUInt32LittleEndian(_kernel.AsSpan(at));
 
     private ulong U64(int at) => BinaryPrimitives.ReadUInt64LittleEndian(_kernel.AsSpan(at));
+
+    private static uint U32(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadUInt32LittleEndian(bytes[at..]);
+
+    private static ulong U64(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[at..]);
 
     private int FindMultiboot()
     {
@@ -165,28 +174,28 @@ public sealed class KernelLoader
         s.Rip = rip;
     }
 
-    private byte[] RamDisk => _modules.Count == 0 ? [] : _modules[0].Content;
+    private long RamDiskLength => _modules.Count == 0 ? 0 : _modules[0].Content.Length;
 
     private ulong PlaceRamDisk(GuestMemory memory, ulong highest, ulong above)
     {
-        if (RamDisk.Length == 0)
+        if (RamDiskLength == 0)
             return 0;
         ulong top = Math.Min(memory.LowSize, highest + 1);
-        if (top < (ulong)RamDisk.Length + above)
+        if (top < (ulong)RamDiskLength + above)
             throw new MachineException("initrd does not fit in guest memory");
-        ulong at = (top - (ulong)RamDisk.Length) & ~0xFFFUL;
-        RamDisk.CopyTo(Room(memory, at, RamDisk.Length, "initrd"));
+        ulong at = (top - (ulong)RamDiskLength) & ~0xFFFUL;
+        _modules[0].Content.Read(0, Room(memory, at, RamDiskLength, "initrd"));
         return at;
     }
 
     private void StartLinux(GuestMemory memory, CpuState state, bool hasAcpi)
     {
         int setup = (_kernel[0x1F1] == 0 ? 4 : _kernel[0x1F1]) * 512 + 512;
-        if (setup >= _kernel.Length)
+        if (setup >= _file.Length)
             throw new MachineException("the kernel file ends inside its setup code");
         const ulong LoadAt = 0x10_0000;
-        var body = _kernel.AsSpan(setup);
-        body.CopyTo(Room(memory, LoadAt, body.Length, "the kernel"));
+        long body = _file.Length - setup;
+        _file.Read(setup, Room(memory, LoadAt, body, "the kernel"));
 
         var zero = memory.Ram(ZeroPage, 4096);
         zero.Clear();
@@ -194,13 +203,13 @@ public sealed class KernelLoader
         _kernel.AsSpan(0x1F1, headerEnd - 0x1F1).CopyTo(zero[0x1F1..]);
         PutScreen(zero);
         ulong highest = U16(0x206) >= 0x203 ? U32(0x22C) : 0x37FF_FFFF;
-        ulong above = LoadAt + Math.Max((ulong)body.Length, U16(0x206) >= 0x20A ? U32(0x260) : (ulong)(ulong)body.Length * 4);
+        ulong above = LoadAt + Math.Max((ulong)body, U16(0x206) >= 0x20A ? U32(0x260) : (ulong)body * 4);
         ulong disk = PlaceRamDisk(memory, highest, above);
         zero[0x210] = 0xFF;                 // a loader without a number
         zero[0x211] |= 0x80;                // the heap may be used
         BinaryPrimitives.WriteUInt16LittleEndian(zero[0x224..], 0xFE00);
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x218..], (uint)disk);
-        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDisk.Length);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDiskLength);
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x214..], (uint)LoadAt);
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x228..], (uint)CommandLine);
         PutCommandLine(memory);
@@ -234,26 +243,26 @@ public sealed class KernelLoader
             throw new MachineException("the ELF kernel is neither 32-bit nor 64-bit little-endian");
         ulong entry = is64 ? U64(24) : U32(24), headers = is64 ? U64(32) : U32(28);
         int size = U16(is64 ? 54 : 42), count = U16(is64 ? 56 : 44);
-        if (size < (is64 ? 56 : 32) || headers > (ulong)_kernel.Length || (ulong)size * (ulong)count > (ulong)_kernel.Length - headers)
+        if (size < (is64 ? 56 : 32) || headers > (ulong)_file.Length || (ulong)size * (ulong)count > (ulong)_file.Length - headers)
             throw new MachineException("the ELF kernel's program headers lie outside the file");
         ulong end = 0, physicalEntry = entry;
         for (int i = 0; i < count; i++)
         {
-            int at = (int)headers + i * size;
-            uint type = U32(at);
-            ulong offset = is64 ? U64(at + 8) : U32(at + 4), virt = is64 ? U64(at + 16) : U32(at + 8);
-            ulong phys = is64 ? U64(at + 24) : U32(at + 12), file = is64 ? U64(at + 32) : U32(at + 16);
-            ulong mem = is64 ? U64(at + 40) : U32(at + 20);
-            if (offset > (ulong)_kernel.Length || file > (ulong)_kernel.Length - offset)
+            var header = _file.Read((long)headers + i * size, size).AsSpan();
+            uint type = U32(header, 0);
+            ulong offset = is64 ? U64(header, 8) : U32(header, 4), virt = is64 ? U64(header, 16) : U32(header, 8);
+            ulong phys = is64 ? U64(header, 24) : U32(header, 12), file = is64 ? U64(header, 32) : U32(header, 16);
+            ulong mem = is64 ? U64(header, 40) : U32(header, 20);
+            if (offset > (ulong)_file.Length || file > (ulong)_file.Length - offset)
                 throw new MachineException("an ELF segment of the kernel lies outside the file");
             if (type == 4)
-                FindPvhNote(_kernel.AsSpan((int)offset, (int)file), ref pvhEntry);
+                FindPvhNote(_file.Read((long)offset, (int)Math.Min(file, 1 << 16)), ref pvhEntry);
             if (type != 1 || mem == 0)
                 continue;
             if (file > mem || mem > memory.LowSize)
                 throw new MachineException("the kernel does not fit in guest memory");
             var room = Room(memory, phys, (long)mem, "the kernel");
-            _kernel.AsSpan((int)offset, (int)file).CopyTo(room);
+            _file.Read((long)offset, room[..(int)file]);
             room[(int)file..].Clear();
             end = Math.Max(end, phys + mem);
             if (entry - virt < mem)
@@ -294,14 +303,14 @@ public sealed class KernelLoader
             info.Clear();
             BinaryPrimitives.WriteUInt32LittleEndian(info, 0x336EC578);
             BinaryPrimitives.WriteUInt32LittleEndian(info[4..], 1);
-            BinaryPrimitives.WriteUInt32LittleEndian(info[12..], RamDisk.Length > 0 ? 1u : 0);
+            BinaryPrimitives.WriteUInt32LittleEndian(info[12..], RamDiskLength > 0 ? 1u : 0);
             BinaryPrimitives.WriteUInt64LittleEndian(info[16..], StartInfo + 64);
             BinaryPrimitives.WriteUInt64LittleEndian(info[24..], CommandLine);
             BinaryPrimitives.WriteUInt64LittleEndian(info[32..], hasAcpi ? RsdpAt : 0);
             BinaryPrimitives.WriteUInt64LittleEndian(info[40..], StartInfo + 128);
             BinaryPrimitives.WriteUInt32LittleEndian(info[48..], (uint)map.Count);
             BinaryPrimitives.WriteUInt64LittleEndian(info[64..], disk);
-            BinaryPrimitives.WriteUInt64LittleEndian(info[72..], (ulong)RamDisk.Length);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[72..], (ulong)RamDiskLength);
             for (int i = 0; i < map.Count; i++)
             {
                 var e = info[(128 + 24 * i)..];
@@ -325,7 +334,7 @@ public sealed class KernelLoader
         zero[0x210] = 0xFF;
         zero[0x211] = 1;
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x218..], (uint)disk);
-        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDisk.Length);
+        BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDiskLength);
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x228..], (uint)CommandLine);
         if (hasAcpi)
             BinaryPrimitives.WriteUInt64LittleEndian(zero[0x70..], RsdpAt);
@@ -347,10 +356,10 @@ public sealed class KernelLoader
             long from = _multibootAt - ((long)header - load);
             if (header < load || from < 0)
                 throw new MachineException("the Multiboot kernel's load address is wrong");
-            long length = loadEnd == 0 ? _kernel.Length - from : (long)loadEnd - load;
-            if (length < 0 || length > _kernel.Length - from)
+            long length = loadEnd == 0 ? _file.Length - from : (long)loadEnd - load;
+            if (length < 0 || length > _file.Length - from)
                 throw new MachineException("the Multiboot kernel's text lies outside the file");
-            _kernel.AsSpan((int)from, (int)length).CopyTo(Room(memory, load, length, "the kernel"));
+            _file.Read(from, Room(memory, load, length, "the kernel"));
             end = load + (ulong)length;
             if (bss > end)
             {
@@ -372,7 +381,7 @@ public sealed class KernelLoader
         {
             var (content, line) = _modules[i];
             ulong at = (end + 0xFFF) & ~0xFFFUL;
-            content.CopyTo(Room(memory, at, content.Length, "a module"));
+            content.Read(0, Room(memory, at, content.Length, "a module"));
             end = at + (ulong)content.Length;
             byte[] text = [.. Encoding.UTF8.GetBytes(line), 0];
             text.CopyTo(Room(memory, strings, text.Length, "a module's command line"));

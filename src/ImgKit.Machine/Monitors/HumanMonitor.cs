@@ -115,6 +115,7 @@ public sealed class HumanMonitor
         ("block", "show info of all the block devices", Commands.InfoBlock),
         ("chardev", "show the character devices", pc => string.Concat((pc.CharDeviceNames?.Invoke() ?? []).Select(n => $"{n}: filename={n}\n"))),
         ("cpus", "show infos for each CPU", pc => string.Concat(pc.Processors.Select(p => $"{(p.Index == 0 ? '*' : ' ')} CPU #{p.Index}: thread_id={Environment.ProcessId}\n"))),
+        ("kvm", "show KVM information", pc => $"kvm support: {(pc.Engine.Name == "kvm" ? "enabled" : "disabled")}\n{Registers.Exits(pc.Processors)}"),
         ("name", "show the current VM name", pc => pc.Options.Name + "\n"),
         ("pci", "show PCI info", Commands.InfoPci),
         ("registers", "show the cpu registers", pc => Registers.Text(Commands.StateOf(pc, 0))),

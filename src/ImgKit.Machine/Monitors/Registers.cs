@@ -45,6 +45,27 @@ public static class Registers
         return t.ToString();
     }
 
+    /// <summary>What each processor has left the guest for, a line each.</summary>
+    public static string Exits(IEnumerable<Vcpu> processors)
+    {
+        var t = new StringBuilder();
+        foreach (var cpu in processors)
+        {
+            var exits = cpu.Exits.ToList();
+            if (exits.Count == 0)
+                continue;
+            t.Append(CultureInfo.InvariantCulture, $"CPU {cpu.Index}: {exits.Sum(e => e.Count)} exits");
+            string separator = ": ";
+            foreach (var (name, count) in exits)
+            {
+                t.Append(CultureInfo.InvariantCulture, $"{separator}{name} {count}");
+                separator = ", ";
+            }
+            t.Append('\n');
+        }
+        return t.ToString();
+    }
+
     private static string Wide(ulong value, bool is64) => is64 ? value.ToString("x16", CultureInfo.InvariantCulture)
         : ((uint)value).ToString("x8", CultureInfo.InvariantCulture);
 

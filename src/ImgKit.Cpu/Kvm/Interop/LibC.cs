@@ -5,6 +5,7 @@ namespace ImgKit.Cpu.Kvm.Interop;
 /// <summary>What KVM needs of the C library beyond Tmds.LibC: ioctl with a pointer, thread-directed signals.</summary>
 internal static unsafe partial class LibC
 {
+    public const int EPERM = 1;
     public const int EINTR = 4;
     public const int EAGAIN = 11;
     public const int ENOENT = 2;

@@ -107,7 +107,7 @@ public abstract class PciDevice : Device
     /// <summary>A base address register for memory of the device, such as a frame buffer.</summary>
     /// <param name="index">0..5.</param>
     /// <param name="size">bytes, a power of two from 4096.</param>
-    /// <param name="range">made by <see cref="AddressSpace.Add(int)"/> with its host address set; it is moved here.</param>
+    /// <param name="range">made by <see cref="AddressSpace.Add(int, bool)"/> with its host address set; it is moved here.</param>
     /// <param name="prefetchable">as a rule true.</param>
     protected void AddMemoryBar(int index, ulong size, MappedRange range, bool prefetchable = true) =>
         AddBar(new PciMemoryBar(index, size, range), prefetchable ? 8u : 0, size, false);
