@@ -32,6 +32,7 @@ rig_initramfs() {
   local out=$1 root f
   shift
   root=$(mktemp -d)
+  chmod 755 "$root"
   mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,var/tmp,mod,data,lib64,lib/x86_64-linux-gnu}
   cp /bin/busybox "$root/bin/"
   for f in sh mount insmod echo cat poweroff sleep ls mkdir mknod grep time head tail kill dmesg timeout md5sum tr cp sed cut rm unshare env wc chmod cmp; do
