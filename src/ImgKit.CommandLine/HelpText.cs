@@ -33,19 +33,16 @@ public static class HelpText
         return s.ToString();
     }
 
-    /// <summary>Usage and options of a command.</summary>
+    /// <summary>Usage and options of a command, in the peer's layout: each option on a line, its meaning indented below it.</summary>
     public static string Command(CommandSpec command, string called)
     {
-        var s = new StringBuilder();
-        s.Append(command.Summary).Append(". Usage:\n  ").Append(called).Append(' ').Append(Syntax(command)).Append('\n');
-        if (command.OperandHelp.Count > 0)
-        {
-            s.Append("\nArguments:\n");
-            foreach (var (name, help) in command.OperandHelp)
-                Entry(s, "  " + name, help);
-        }
-        s.Append("\nOptions:\n");
-        Options(s, command.Options);
+        var s = new StringBuilder("Usage:\n");
+        s.Append(Wrapped($"{called} {Syntax(command)}", 2, 8)).Append('\n').Append(command.Summary).Append(".\n\nArguments:\n");
+        foreach (var o in command.Options)
+            if (!o.Hidden)
+                Argument(s, Spelling(o), o.Help);
+        foreach (var (name, help) in command.OperandHelp)
+            Argument(s, name, help);
         if (command.Description.Length > 0)
             s.Append('\n').Append(Wrapped(command.Description, 0)).Append('\n');
         return s.ToString();
@@ -87,6 +84,9 @@ public static class HelpText
                 Entry(s, o.Letter == '\0' ? "      " + Spelling(o) : "  " + Spelling(o), o.Help);
     }
 
+    private static void Argument(StringBuilder s, string spelling, string help) =>
+        s.Append("  ").Append(spelling).Append('\n').Append(Wrapped(help, 5)).Append('\n');
+
     private static void Entry(StringBuilder s, string left, string help)
     {
         s.Append(left);
@@ -97,9 +97,14 @@ public static class HelpText
         s.Append(Wrapped(help, Column).AsSpan(Column)).Append('\n');
     }
 
-    /// <summary>Text in lines of at most 80 characters, each indented; paragraphs are kept apart.</summary>
-    internal static string Wrapped(string text, int indent)
+    /// <summary>Text in lines of at most 80 characters, each indented; paragraphs are kept apart. What stands in brackets is not
+    /// broken.</summary>
+    /// <param name="text">to wrap.</param>
+    /// <param name="indent">of a paragraph's first line.</param>
+    /// <param name="hanging">of its other lines; the same where it is not given.</param>
+    internal static string Wrapped(string text, int indent, int hanging = -1)
     {
+        hanging = hanging < 0 ? indent : hanging;
         var s = new StringBuilder();
         foreach (string paragraph in text.Split('\n'))
         {
@@ -107,22 +112,45 @@ public static class HelpText
                 s.Append('\n');
             s.Append(' ', indent);
             int column = indent;
-            foreach (string word in paragraph.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+            bool first = true;
+            foreach (string word in Words(paragraph))
             {
-                if (column > indent && column + 1 + word.Length > Width)
+                if (!first && column + 1 + word.Length > Width)
                 {
-                    s.Append('\n').Append(' ', indent);
-                    column = indent;
+                    s.Append('\n').Append(' ', hanging);
+                    column = hanging;
+                    first = true;
                 }
-                if (column > indent)
+                if (!first)
                 {
                     s.Append(' ');
                     column++;
                 }
+                first = false;
                 s.Append(word);
                 column += word.Length;
             }
         }
         return s.ToString();
+    }
+
+    private static IEnumerable<string> Words(string text)
+    {
+        int start = -1, depth = 0;
+        for (int i = 0; i <= text.Length; i++)
+        {
+            char c = i < text.Length ? text[i] : ' ';
+            depth += c == '[' ? 1 : c == ']' ? -1 : 0;
+            if (c == ' ' && (depth <= 0 || i == text.Length))
+            {
+                if (start >= 0)
+                    yield return text[start..i];
+                start = -1;
+            }
+            else if (start < 0)
+            {
+                start = i;
+            }
+        }
     }
 }

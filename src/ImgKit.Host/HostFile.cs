@@ -34,7 +34,10 @@ public enum HostFileKind
     /// <summary>A block device.</summary>
     BlockDevice,
 
-    /// <summary>Anything else: pipes, character devices, folders.</summary>
+    /// <summary>A character device.</summary>
+    CharacterDevice,
+
+    /// <summary>Anything else: pipes, folders.</summary>
     Other,
 }
 
@@ -130,7 +133,7 @@ public sealed unsafe class HostFile : IDisposable
                 HostException.ThrowLast();
             return checked((long)bytes);
         }
-        if (Kind == HostFileKind.Other)
+        if (Kind != HostFileKind.Regular)
             return 0;
         stat s;
         if (fstat(_fd, &s) < 0)
@@ -428,6 +431,7 @@ public sealed unsafe class HostFile : IDisposable
     {
         0x8000 => HostFileKind.Regular,
         0x6000 => HostFileKind.BlockDevice,
+        0x2000 => HostFileKind.CharacterDevice,
         _ => HostFileKind.Other,
     };
 

@@ -158,7 +158,8 @@ public sealed class CreateContext
 /// <param name="Size">virtual size in bytes.</param>
 /// <param name="Options">create options.</param>
 /// <param name="Source">whose content counts, or null for an empty image.</param>
-public sealed record MeasureContext(long Size, BlockOptions Options, BlockDevice? Source);
+/// <param name="BitmapSource">whose persistent bitmaps count, where that is not the source itself: a snapshot has none of its own.</param>
+public sealed record MeasureContext(long Size, BlockOptions Options, BlockDevice? Source, BlockDevice? BitmapSource = null);
 
 /// <summary>What an image will take.</summary>
 /// <param name="Required">bytes of the file with the content given.</param>

@@ -27,6 +27,9 @@ public sealed class BlockObjects
                 type == "tls-creds-anon"
                     ? "objects of type 'tls-creds-anon' are not supported: they protect from nobody who sits in between"
                     : $"Parameter 'qom-type' does not accept value '{type}'");
+        if (type == "secret" && options.Contains("data") == options.Contains("file"))
+            throw new ImageException(ImageErrorKind.InvalidArgument,
+                options.Contains("data") ? "'file' and 'data' are mutually exclusive" : "Either 'file' or 'data' must be provided");
         options.Set("qom-type", type);
         if (!_definitions.TryAdd(id, options))
             throw new ImageException(ImageErrorKind.InvalidArgument, $"attempt to add duplicate property '{id}' to object (type 'container')");

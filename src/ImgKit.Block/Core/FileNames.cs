@@ -16,6 +16,15 @@ public static class FileNames
         return slash >= 0 && slash < colon ? null : name[..colon];
     }
 
+    /// <summary>The path in a name with the prefix <c>file:</c>, such that nobody takes a part of it for a protocol; other names as they are.</summary>
+    public static string WithoutFilePrefix(string name)
+    {
+        if (!name.StartsWith("file:", StringComparison.Ordinal))
+            return name;
+        string path = name["file:".Length..];
+        return HasProtocol(path) ? "./" + path : path;
+    }
+
     /// <summary>The name from whose folder an image's relative names start: the image's own, or, where that is composed (<c>json:</c>, a filter's
     /// prefix), the file's below the filters.</summary>
     /// <param name="fileName">the image's name.</param>

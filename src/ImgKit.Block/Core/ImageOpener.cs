@@ -10,6 +10,7 @@ public sealed class ImageOpener
     public const int MaxDepth = 200;
 
     private readonly List<string> _created = [];
+    private readonly HashSet<string> _told = new(StringComparer.Ordinal);
 
     /// <summary>With all drivers and the given policy.</summary>
     public ImageOpener(DriverCatalogue? drivers = null, ReferencePolicy? policy = null)
@@ -36,6 +37,10 @@ public sealed class ImageOpener
 
     /// <summary>Receives one line for each thing that the user should know though it is no error (a format was guessed).</summary>
     public Action<string>? Warn { get; init; }
+
+    /// <summary>Receives, once each, what a quiet program need not say: something was asked for that the host cannot do and that was done in
+    /// another way (a file system without holes).</summary>
+    public Action<string>? Note { get; init; }
 
     /// <summary>Opens a file name: a path, <c>protocol:...</c> or <c>json:{...}</c>.</summary>
     /// <param name="fileName">as the user gave it.</param>
@@ -111,11 +116,7 @@ public sealed class ImageOpener
             return OpenNode(child, null, fileName, parent.Settings);
         if (fileName is null)
             throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file");
-        var (driver, parsed) = ProtocolFor(fileName);
-        var settings = TakeGeneralOptions(child, parent.Settings);
-        return driver.Kind == DriverKind.Filter
-            ? OpenFormat(driver, child.With(parsed), fileName, null, settings, isStorage: true)
-            : OpenProtocol(driver, child.With(parsed), fileName, settings);
+        return OpenByName(child, fileName, parent.Settings);
     }
 
     /// <summary>Creates or empties a file (by its protocol), of <paramref name="size"/> bytes, and opens it for writing.</summary>
@@ -131,6 +132,17 @@ public sealed class ImageOpener
     /// <summary>The protocol that a file name belongs to.</summary>
     public BlockDriver DriverForFile(string fileName) => ProtocolFor(fileName).Driver;
 
+    /// <summary>Passes a note on, each text once.</summary>
+    internal void TellOnce(string note)
+    {
+        if (Note is null)
+            return;
+        lock (_told)
+            if (!_told.Add(note))
+                return;
+        Note(note);
+    }
+
     private void Gate(ImageReference reference)
     {
         if (Policy.Refuse(reference) is { } why)
@@ -141,6 +153,8 @@ public sealed class ImageOpener
     private BlockDevice OpenNode(BlockOptions options, string? format, string? fileName, OpenSettings settings, bool isStorage = false)
     {
         settings = TakeGeneralOptions(options, settings);
+        if (settings is { ForceShare: true, ReadOnly: false })
+            throw new ImageException(ImageErrorKind.InvalidArgument, "force-share=on can only be used with read-only images", fileName);
         string? driverName = options.TakeString("driver");
         if (driverName is not null && format is not null && format != driverName)
             throw new ImageException(ImageErrorKind.InvalidArgument, "Driver specified twice", fileName);
@@ -188,7 +202,7 @@ public sealed class ImageOpener
     private BlockDevice? OpenStorage(BlockOptions options, string? fileName, BlockDriver? driver, OpenSettings settings, bool isStorage)
     {
         if (options.TakeString("file") is { } reference)
-            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'");
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='{reference}' nor node-name='{reference}'");
         var child = options.TakeChild("file");
         if (fileName is null && child.IsEmpty)
         {
@@ -199,34 +213,29 @@ public sealed class ImageOpener
         }
         // What a filter passes on is an image like any other, unless the filter itself holds an image's bytes.
         bool isImage = driver is { Kind: DriverKind.Filter } && !isStorage;
-        if (isImage && child.Get("driver") is null)
-            return OpenNode(child, null, fileName ?? child.TakeString("filename"), settings);
+        if (child.Get("driver") is not null)
+        {
+            if (fileName is not null)
+                child.Set("filename", fileName);
+            return OpenNode(child, null, null, settings, isStorage: !isImage);
+        }
+        string? name = fileName ?? child.TakeString("filename");
+        if (isImage)
+            return OpenNode(child, null, name, settings);
+        if (name is null)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file");
         // A format's file is a protocol; probing another format inside it would be a surprise.
-        if (fileName is not null)
-        {
-            if (child.Get("driver") is null)
-            {
-                var (protocol, parsed) = ProtocolFor(fileName);
-                var inner = TakeGeneralOptions(child, settings);
-                if (protocol.Kind == DriverKind.Filter)
-                    return OpenFormat(protocol, child.With(parsed), fileName, null, inner, isStorage: true);
-                return OpenProtocol(protocol, child.With(parsed), fileName, inner);
-            }
-            child.Set("filename", fileName);
-        }
-        if (child.Get("driver") is null)
-        {
-            string? name = child.Get("filename") as string;
-            if (name is null)
-                throw new ImageException(ImageErrorKind.InvalidArgument, "Must specify either driver or file");
-            var (protocol, parsed) = ProtocolFor(name);
-            child.TakeString("filename");
-            var inner = TakeGeneralOptions(child, settings);
-            if (protocol.Kind == DriverKind.Filter)
-                return OpenFormat(protocol, child.With(parsed), name, null, inner, isStorage: true);
-            return OpenProtocol(protocol, child.With(parsed), name, inner);
-        }
-        return OpenNode(child, null, null, settings, isStorage: !isImage);
+        return OpenByName(child, name, settings);
+    }
+
+    /// <summary>Opens the protocol that a file name belongs to, or the filter whose prefix it has, as storage.</summary>
+    private BlockDevice OpenByName(BlockOptions options, string fileName, OpenSettings settings)
+    {
+        var (driver, parsed) = ProtocolFor(fileName);
+        settings = TakeGeneralOptions(options, settings);
+        return driver.Kind == DriverKind.Filter
+            ? OpenFormat(driver, options.With(parsed), fileName, null, settings, isStorage: true)
+            : OpenProtocol(driver, options.With(parsed), fileName, settings);
     }
 
     private BlockDevice OpenProtocol(BlockDriver driver, BlockOptions options, string? fileName, OpenSettings settings)
@@ -252,6 +261,7 @@ public sealed class ImageOpener
     {
         if (driver.Kind == DriverKind.Format && driver.Name != "raw")
             LockForFormat(storage);
+        fileName = FileNames.WithoutFilePrefix(fileName);
         var device = driver.Open(new OpenContext
         {
             Options = options,

@@ -44,7 +44,7 @@ internal sealed class BenchCommand : Command
         var common = new CommonOptions();
         var settings = new OpenSettings { ReadOnly = true };
         long count = 75000, depth = 64, offset = 0, size = 4096, step = 0, pattern = 0, flush = 0;
-        bool write = false, drain = true;
+        bool write = false, drain = true, native = false;
         var operands = Parse(arguments, common, (id, value) =>
         {
             switch (id)
@@ -58,6 +58,10 @@ internal sealed class BenchCommand : Command
                 case 'i':
                     if (value is not ("threads" or "native" or "io_uring"))
                         throw new CommandException($"Invalid aio option: {value}");
+                    native = value == "native";
+                    break;
+                case 'n':
+                    native = true;
                     break;
                 case 'o':
                     offset = Sizes.Parse("offset", value);
@@ -98,6 +102,8 @@ internal sealed class BenchCommand : Command
             throw new CommandException("--flush-interval is only available in write tests");
         if (flush > 0 && flush < depth)
             throw new CommandException("Flush interval can't be smaller than depth");
+        if (native && !settings.Direct)
+            throw new CommandException($"Could not open '{operands[0]}': aio=native was specified, but it requires cache.direct=on, which was not specified.");
         using var device = ImageAccess.Open(common, operands[0], settings with { ReadOnly = !write });
         step = step > 0 ? step : size;
         Run(new BenchRequest

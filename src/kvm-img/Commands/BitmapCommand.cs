@@ -96,6 +96,8 @@ internal sealed class BitmapCommand : Command
         switch (action)
         {
             case Add:
+                if (bitmap.Length == 0)
+                    throw new ImageException(ImageErrorKind.InvalidArgument, "Bitmap name cannot be empty");
                 if (granularity != 0 && (granularity < 512 || !BitOperations.IsPow2(granularity)))
                     throw new ImageException(ImageErrorKind.InvalidArgument, "Granularity must be power of 2 and at least 512");
                 image.AddBitmap(bitmap, granularity != 0 ? granularity : DefaultGranularity(device), true);

@@ -30,6 +30,7 @@ internal sealed class ConvertCommand : Command
         [
             new('f', "source-format", "SRC_FMT", "format of the sources; found out when not given") { Choices = CommonOptions.FormatNames },
             CommonOptions.ImageOptsOption,
+            new(CommonOptions.ImageOpts, "source-image-opts", null, "as --image-opts") { Hidden = true },
             new('T', "source-cache", "SRC_CACHE", "cache mode of the sources") { Choices = CommonOptions.CacheModes },
             new('l', "snapshot", "SNAPSHOT", "read an internal snapshot of the source"),
             new(Bitmaps, "bitmaps", null, "copy the source's persistent bitmaps, too"),
@@ -43,7 +44,7 @@ internal sealed class ConvertCommand : Command
             {
                 IsFile = true,
             },
-            new('B', null, "BACKING_FILE", "as -b"),
+            new('B', null, "BACKING_FILE", "as -b, as it was called before version 10.1 of the peer") { IsFile = true },
             new('F', "backing-format", "BACKING_FMT", "format of the target's backing file") { Choices = CommonOptions.FormatNames },
             new('S', "sparse-size", "SPARSE_SIZE", "runs of zeroes of this many bytes are not written (default: 4k; 0: all is written)"),
             new('n', "no-create", null, "the target is there already"),

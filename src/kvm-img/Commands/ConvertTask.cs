@@ -62,7 +62,7 @@ internal sealed class ConvertTask(CommonOptions common)
     /// <summary>Converts. When that fails, a target that was created is removed.</summary>
     public void Run(string[] sources, string target)
     {
-        var settings = new OpenSettings { ReadOnly = true }.WithCacheMode(SourceCache, "Invalid source cache option");
+        var settings = new OpenSettings { ReadOnly = true, UnshareWrite = true }.WithCacheMode(SourceCache, "Invalid source cache option");
         using var interrupt = new InterruptGuard(Opener);
         using var progress = new Progress(common, 1);
         using var digest = PrintDigest ? new ContentDigest() : null;

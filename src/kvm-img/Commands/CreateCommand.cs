@@ -25,7 +25,7 @@ internal sealed class CreateCommand : Command
             new('o', "options", "FMT_OPTS", "format-specific options; 'help' lists them"),
             new('b', "backing", "BACKING_FILE", "make the image an overlay of this file") { IsFile = true },
             new('F', "backing-format", "BACKING_FMT", "format of the backing file") { Choices = CommonOptions.FormatNames },
-            new('B', null, "BACKING_FMT", "as -F") { Hidden = true },
+            new('B', null, "BACKING_FMT", "as -F, as it is called since version 10.1 of the peer") { Choices = CommonOptions.FormatNames },
             new('u', "backing-unsafe", null, "do not look whether the backing file is there"),
             CommonOptions.QuietOption,
             new(Reproducible, "reproducible", null, "take nothing from the clock or from chance: equal calls give equal files"),

@@ -7,8 +7,6 @@ namespace ImgKit.Programs.Img;
 /// <summary><c>measure</c>: how large the file of an image will be.</summary>
 internal sealed class MeasureCommand : Command
 {
-    private const int Size = 300;
-
     protected override CommandSpec Declare() => new()
     {
         Name = "measure",
@@ -17,11 +15,14 @@ internal sealed class MeasureCommand : Command
         Options =
         [
             CommonOptions.FormatOption("format of the source image"),
+            new((int)'f', "source-format", "FMT", "as --format, as convert calls it") { Hidden = true },
             CommonOptions.ImageOptsOption,
+            new(CommonOptions.ImageOpts, "source-image-opts", null, "as --image-opts") { Hidden = true },
             new('l', "snapshot", "SNAPSHOT", "measure for the content of an internal snapshot"),
             new('O', "target-format", "FMT", "format to measure for (default: raw)") { Choices = CommonOptions.FormatNames },
-            new('o', "target-format-options", "FMT_OPTS", "its options"),
-            new(Size, "size", "SIZE", "measure for a new, empty image of this size"),
+            new('o', "options", "FMT_OPTS", "its options"),
+            new((int)'o', "target-format-options", "FMT_OPTS", "as --options, as convert calls it") { Hidden = true },
+            new('s', "size", "SIZE", "measure for a new, empty image of this size"),
             CommonOptions.OutputOption,
             CommonOptions.ForceShareOption,
             .. CommonOptions.Always,
@@ -48,7 +49,7 @@ internal sealed class MeasureCommand : Command
                 case 'o':
                     options.Add(value);
                     break;
-                case Size:
+                case 's':
                     size = Sizes.Parse("image size", value);
                     break;
             }
@@ -65,7 +66,7 @@ internal sealed class MeasureCommand : Command
             throw new CommandException("Either --size N or one filename must be specified.");
         using var image = file is null ? null : ImageAccess.Open(common, file, new OpenSettings { ReadOnly = true });
         var source = snapshot is null ? image : snapshot.OpenIn(image!);
-        var result = Measure(common.Opener, target, options, size, source);
+        var result = Measure(common.Opener, target, options, size, source, image);
         var w = OutputWriter.Out;
         if (json)
             w.WriteLine(JsonText.Pretty(new JsonObject
@@ -80,7 +81,7 @@ internal sealed class MeasureCommand : Command
         return 0;
     }
 
-    private static MeasureResult Measure(ImageOpener opener, string target, CreateOptionText text, long? size, BlockDevice? source)
+    private static MeasureResult Measure(ImageOpener opener, string target, CreateOptionText text, long? size, BlockDevice? source, BlockDevice? image)
     {
         var driver = opener.Drivers.Find(target) ?? throw new CommandException($"Unknown file format '{target}'");
         if (driver.Create is null)
@@ -99,6 +100,6 @@ internal sealed class MeasureCommand : Command
             throw new CommandException($"Block driver '{driver.Name}' does not support size measurement");
         if (options.TakeString("size") is { } optionSize && size is null && source is null)
             size = CreateOptionList.ParseSize("size", optionSize);
-        return driver.Measure(new MeasureContext(source?.Length ?? size ?? 0, options, source));
+        return driver.Measure(new MeasureContext(source?.Length ?? size ?? 0, options, source, image));
     }
 }

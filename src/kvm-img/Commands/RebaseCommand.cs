@@ -22,7 +22,7 @@ internal sealed class RebaseCommand : Command
             new('t', "cache", "CACHE", "cache mode of FILE") { Choices = CommonOptions.CacheModes },
             new('b', "backing", "BACKING_FILE", "the new backing file; empty for none") { IsFile = true },
             new('F', "backing-format", "BACKING_FMT", "its format") { Choices = CommonOptions.FormatNames },
-            new('B', null, "BACKING_FMT", "as -F") { Hidden = true },
+            new('B', null, "BACKING_FMT", "as -F, as it is called since version 10.1 of the peer") { Choices = CommonOptions.FormatNames },
             new('T', "backing-cache", "SRC_CACHE", "cache mode of backing files") { Choices = CommonOptions.CacheModes },
             new('u', "backing-unsafe", null, "only change the name: old and new backing file have the same content"),
             new('c', "compress", null, "store compressed what is copied"),

@@ -32,16 +32,15 @@ internal sealed class ResizeCommand : Command
 
     public override int Run(string[] arguments)
     {
-        // The size is last, and is taken off first: -1G is no option.
         if (arguments.Length == 2 && arguments[1] is "-h" or "--help")
             Parse(arguments, new CommonOptions(), static (_, _) => { });
         if (arguments.Length < 3)
             throw new UsageException("Not enough arguments");
-        string size = arguments[^1];
+        string size = TakeSize(ref arguments);
         var common = new CommonOptions();
         var preallocation = Preallocation.Off;
         bool shrink = false;
-        var operands = Parse(arguments[..^1], common, (id, value) =>
+        var operands = Parse(arguments, common, (id, value) =>
         {
             if (id == Shrink)
                 shrink = true;
@@ -58,7 +57,11 @@ internal sealed class ResizeCommand : Command
         if (operands.Length != 1)
             throw new UsageException("Expecting image file name and size");
         int sign = size[..Math.Min(1, size.Length)] switch { "+" => 1, "-" => -1, _ => 0 };
-        long n = CreateOptionList.ParseSize("size", sign == 0 ? size : size[1..]);
+        string number = sign == 0 ? size : size[1..];
+        long n = CreateOptionList.ParseSize("size", number);
+        // Beyond 63 bits nothing is positive.
+        if (SizeText.Parse(number, out ulong full) == SizeParse.Ok && full > long.MaxValue)
+            throw new CommandException("New image size must be positive");
         using var device = ImageAccess.Open(common, operands[0], new OpenSettings());
         long now = device.Length;
         long total = sign == 0 ? n : unchecked(now + n * sign);
@@ -85,5 +88,30 @@ internal sealed class ResizeCommand : Command
         if (!common.Quiet)
             OutputWriter.Out.WriteLine("Image resized.");
         return 0;
+    }
+
+    /// <summary>Takes the size off the arguments before they are parsed, for -1G is no option. It is the last one, or, since version
+    /// 10.1 of the peer, it can stand in front of options.</summary>
+    private string TakeSize(ref string[] arguments)
+    {
+        int at = arguments.Length - 1;
+        if (SizeText.Parse(arguments[at].TrimStart('+', '-'), out _) == SizeParse.Invalid)
+            for (int i = 2; i < arguments.Length; i++)
+                if (arguments[i] is ['+' or '-' or (>= '0' and <= '9'), ..] && !TakesNext(arguments[i - 1])
+                    && SizeText.Parse(arguments[i].TrimStart('+', '-'), out _) != SizeParse.Invalid)
+                    at = i;
+        string size = arguments[at];
+        arguments = [.. arguments[..at], .. arguments[(at + 1)..]];
+        return size;
+    }
+
+    /// <summary>Whether an argument is an option whose value is the next one.</summary>
+    private bool TakesNext(string argument)
+    {
+        foreach (var o in Spec.Options)
+            if (o.Argument == ArgumentKind.Required
+                && (argument == $"--{o.Name}" || (argument is ['-', not '-', ..] && argument[^1] == o.Letter)))
+                return true;
+        return false;
     }
 }

@@ -22,7 +22,7 @@ internal sealed class SnapshotCommand : Command
             new('l', "list", null, "list the snapshots (the default)"),
             new('c', "create", "SNAPSHOT", "create one of this name"),
             new('a', "apply", "SNAPSHOT", "make the disk's content that of one, found by id or name"),
-            new('d', "delete", "SNAPSHOT", "delete one, found by id or name"),
+            new('d', "delete", "SNAPSHOT", "delete one, found by name"),
             CommonOptions.ForceShareOption,
             CommonOptions.QuietOption,
             .. CommonOptions.Always,
@@ -63,9 +63,7 @@ internal sealed class SnapshotCommand : Command
                 Apply(image, name);
                 break;
             case 'd':
-                if (image is null || !image.Snapshots.Any(n => n.Id == name || n.Name == name))
-                    throw new CommandException($"Could not delete snapshot '{name}': snapshot not found");
-                Do(() => image.DeleteSnapshot(name), $"Could not delete snapshot '{name}'");
+                Delete(image, name);
                 break;
         }
         return 0;
@@ -89,7 +87,10 @@ internal sealed class SnapshotCommand : Command
     private static void Apply(ISnapshotImage? image, string name)
     {
         if (image is null)
-            throw new CommandException($"Could not apply snapshot '{name}': Block driver does not support internal snapshots");
+            throw new CommandException($"Could not apply snapshot '{name}': Block driver does not support snapshots");
+        // What differs from then on from what was backed up last, no bitmap knows.
+        if (image is IBitmapImage { Bitmaps.Count: > 0 })
+            throw new CommandException($"Could not apply snapshot '{name}': Device has active dirty bitmaps");
         try
         {
             image.ApplySnapshot(name);
@@ -101,15 +102,19 @@ internal sealed class SnapshotCommand : Command
         }
     }
 
-    private static void Do(Action action, string failure)
+    /// <summary>By name alone, as the peer: an id may be another snapshot's name.</summary>
+    private static void Delete(ISnapshotImage? image, string name)
     {
+        string? id = image?.Snapshots.FirstOrDefault(s => s.Name == name)?.Id;
+        if (image is null || id is null)
+            throw new CommandException($"Could not delete snapshot '{name}': snapshot not found");
         try
         {
-            action();
+            image.DeleteSnapshot(id);
         }
         catch (ImageException e)
         {
-            throw new CommandException($"{failure}: {e.Message}");
+            throw new CommandException($"Could not delete snapshot '{name}': {e.Message}");
         }
     }
 }

@@ -42,6 +42,7 @@ internal sealed class CommonOptions
     {
         Objects = DefinedObjects(),
         Warn = Report.BlockLayer,
+        Note = Quiet ? null : Report.Warning,
     };
 
     /// <summary>The options <c>-h</c>, <c>--object</c> and <c>--allow-references</c>, which every command has.</summary>

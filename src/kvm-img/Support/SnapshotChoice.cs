@@ -38,7 +38,8 @@ internal sealed class SnapshotChoice
     public BlockDevice OpenIn(BlockDevice device)
     {
         if (device is not ISnapshotImage image)
-            throw new CommandException($"Failed to load snapshot: Device '' does not support internal snapshots");
+            throw new CommandException(
+                $"Failed to load snapshot: Block format '{device.DriverName}' used by device '' does not support temporarily loading internal snapshots");
         foreach (var s in image.Snapshots)
         {
             bool fits = _either is not null ? s.Id == _either || s.Name == _either : (_id is null || s.Id == _id) && (_name is null || s.Name == _name);

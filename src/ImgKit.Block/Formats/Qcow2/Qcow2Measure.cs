@@ -18,7 +18,7 @@ internal static class Qcow2Measure
             size = AlignUp(source.Length, cluster);
             used = o.BackingFile is not null ? size : DataBytes(source, cluster);
             // Both sides must be able to hold some; then none is said to take 0 bytes.
-            if (source is IBitmapImage { SupportsBitmaps: true, Bitmaps: var list } && o.Version >= 3)
+            if ((context.BitmapSource ?? source) is IBitmapImage { SupportsBitmaps: true, Bitmaps: var list } && o.Version >= 3)
                 bitmaps = list.Count > 0 ? BitmapBytes(list, source.Length, cluster) : 0;
         }
         if (L1TooLarge(size, bits, o.ExtendedL2))

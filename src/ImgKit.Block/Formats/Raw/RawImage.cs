@@ -101,6 +101,8 @@ internal sealed class RawImage : BlockDevice
     {
         if (_size is not null)
             throw new ImageException(ImageErrorKind.Unsupported, "Cannot resize fixed-size raw disks", FileName);
+        if (options.Preallocation == Preallocation.Metadata)
+            throw new ImageException(ImageErrorKind.Unsupported, "Unsupported preallocation mode: metadata", FileName);
         if (length > long.MaxValue - _start)
             throw new ImageException(ImageErrorKind.InvalidArgument, "Disk size too large for the chosen offset", FileName);
         _storage.Resize(_start + length, options);

@@ -107,7 +107,9 @@ public sealed class BenchJob
                     return;
                 for (long i = first; i < last; i++)
                 {
-                    long offset = (long)((UInt128)((ulong)_request.Offset + (UInt128)(ulong)i * (ulong)_request.Step) % (ulong)length);
+                    // The first one is where it was asked for, be that behind the end.
+                    long offset = i == 0 ? _request.Offset
+                        : (long)((UInt128)((ulong)_request.Offset + (UInt128)(ulong)i * (ulong)_request.Step) % (ulong)length);
                     Do(offset, span);
                 }
             }

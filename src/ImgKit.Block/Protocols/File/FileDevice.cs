@@ -8,6 +8,7 @@ namespace ImgKit.Block.Protocols.File;
 public sealed class FileDevice : BlockDevice
 {
     private const int FirstBlock = 4096;
+    private const int LeastHole = 1 << 20;
 
     private readonly HostFile _file;
     private readonly OpenSettings _settings;
@@ -30,6 +31,9 @@ public sealed class FileDevice : BlockDevice
 
     /// <summary>False when option <c>locking</c> is off.</summary>
     internal bool TakesLocks { get; init; }
+
+    /// <summary>Told what the host's file system cannot do.</summary>
+    internal Action<string>? Note { get; init; }
 
     /// <summary>Called when a format that keeps tables in memory is opened on this file.</summary>
     internal void LockForFormat()
@@ -187,7 +191,7 @@ public sealed class FileDevice : BlockDevice
                     _file.SetLength(offset + count);
                 return true;
             }
-            _noPunchHole = true;
+            NoHoles();
         }
         if (!_noZeroRange && (regular || _file.Kind == HostFileKind.BlockDevice))
         {
@@ -214,12 +218,19 @@ public sealed class FileDevice : BlockDevice
         {
             count = Math.Min(count, Length - offset);
             if (count > 0 && !_file.TryPunchHole(offset, count))
-                _noPunchHole = true;
+                NoHoles();
         }
         catch (HostException e)
         {
             throw Failed("discard", offset, count, e);
         }
+    }
+
+    private void NoHoles()
+    {
+        _noPunchHole = true;
+        if (_file.Kind == HostFileKind.Regular)
+            Note?.Invoke($"the file system of '{_file.Path}' cannot make holes: what is discarded or zeroed keeps its space");
     }
 
     /// <inheritdoc/>
@@ -278,7 +289,7 @@ public sealed class FileDevice : BlockDevice
             if (options.Preallocation == Preallocation.Metadata)
                 throw new ImageException(ImageErrorKind.InvalidArgument, "Unsupported preallocation mode: metadata", FileName);
             if (length > now)
-                Grow(_file, now, length, options.Preallocation);
+                Grow(_file, now, length, options.Preallocation, Note);
             else
                 _file.SetLength(length);
             Volatile.Write(ref _length, length);
@@ -290,7 +301,12 @@ public sealed class FileDevice : BlockDevice
     }
 
     /// <summary>Makes a file longer; when the space cannot be had, it is as long as before.</summary>
-    internal static void Grow(HostFile file, long from, long to, Preallocation preallocation)
+    /// <param name="file">regular.</param>
+    /// <param name="from">its length.</param>
+    /// <param name="to">the length that it is to have.</param>
+    /// <param name="preallocation">whether the new part is a hole, or has space.</param>
+    /// <param name="note">told when the file system does not do the one or the other; may be null.</param>
+    internal static void Grow(HostFile file, long from, long to, Preallocation preallocation, Action<string>? note)
     {
         if (preallocation is Preallocation.Off or Preallocation.Metadata)
         {
@@ -300,13 +316,20 @@ public sealed class FileDevice : BlockDevice
                 file.Write(0, ZeroBuffer.Span((int)(to < FirstBlock ? 512 : FirstBlock)));
             if (to is > 0 and < 512)
                 file.SetLength(to);
+            // A file that is as large on the disk as it is long has no holes.
+            if (to - from > LeastHole && file.GetAllocatedBytes() is var space && space >= to)
+                note?.Invoke($"the file system of '{file.Path}' has no holes: zeroes take space there");
             return;
         }
         try
         {
+            bool write = preallocation == Preallocation.Full;
             if (to > from && preallocation == Preallocation.Falloc && !file.TryAllocate(from, to - from, keepSize: false))
-                throw new ImageException(ImageErrorKind.Unsupported, "Could not preallocate data for the new file: Operation not supported", file.Path);
-            if (preallocation == Preallocation.Full)
+            {
+                note?.Invoke($"the file system of '{file.Path}' cannot reserve space: zeroes are written instead");
+                write = true;
+            }
+            if (write)
             {
                 for (long at = from; at < to;)
                 {

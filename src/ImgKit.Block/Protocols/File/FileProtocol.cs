@@ -50,26 +50,30 @@ public static class FileProtocol
 
     /// <summary>The driver for a plain path.</summary>
     public static string DriverFor(string path) =>
-        HostFile.KindOfPath(path) == HostFileKind.BlockDevice ? "host_device" : "file";
+        HostFile.KindOfPath(path) is HostFileKind.BlockDevice or HostFileKind.CharacterDevice ? "host_device" : "file";
 
     private static string WithoutPrefix(string name, string prefix) =>
         name.StartsWith(prefix, StringComparison.Ordinal) ? name[prefix.Length..] : name;
 
     private static FileDevice Open(OpenContext context, string driver)
     {
-        string name = context.Options.TakeString("filename")
-            ?? throw new ImageException(ImageErrorKind.InvalidArgument, $"The '{driver}' block driver requires a file name");
+        string name = context.Options.TakeString("filename") ?? "";
+        if (name.Length == 0)
+            throw new ImageException(ImageErrorKind.InvalidArgument, $"The '{driver}' block driver requires a file name");
         string locking = context.Options.TakeString("locking") ?? "auto";
-        _ = context.Options.TakeString("aio");
+        if (context.Options.TakeString("aio") == "native" && !context.Settings.Direct)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "aio=native was specified, but it requires cache.direct=on, which was not specified.", name);
         _ = context.Options.TakeString("x-check-cache-dropped");
         HostFile file = OpenHostFile(name, context.Settings);
         try
         {
-            if (file.Kind != HostFileKind.BlockDevice && driver == "host_device")
-                throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be either a character or block device");
+            if (driver == "file" && file.Kind != HostFileKind.Regular)
+                throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be a regular file", name);
+            if (driver == "host_device" && file.Kind is not (HostFileKind.BlockDevice or HostFileKind.CharacterDevice))
+                throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be either a character or block device", name);
             if (locking != "off")
                 ImageLocks.Take(file, context.Settings);
-            return new FileDevice(file, context.Settings, driver) { FileName = name, TakesLocks = locking != "off" };
+            return new FileDevice(file, context.Settings, driver) { FileName = name, TakesLocks = locking != "off", Note = context.Opener.TellOnce };
         }
         catch
         {
@@ -103,13 +107,16 @@ public static class FileProtocol
         _ = context.Options.TakeString("extent_size_hint");
         _ = context.Options.TakeString("size");
         using HostFile file = CreateHostFile(name);
-        context.Opener.NoteCreated(name);
+        if (file.Kind != HostFileKind.Regular)
+            throw new ImageException(ImageErrorKind.Unsupported, "Cannot grow device files", name);
+        // Until nobody else has the file it is not ours: whoever tidies up must leave it.
         ImageLocks.Take(file, new OpenSettings());
+        context.Opener.NoteCreated(name);
         try
         {
             file.SetLength(0);
             // Disks have whole sectors.
-            FileDevice.Grow(file, 0, checked(context.Size + 511) / 512 * 512, preallocation);
+            FileDevice.Grow(file, 0, checked(context.Size + 511) / 512 * 512, preallocation, context.Opener.TellOnce);
         }
         catch (HostException e)
         {
@@ -135,6 +142,8 @@ public static class FileProtocol
         string name = context.Options.TakeString("filename") ?? WithoutPrefix(context.FileName, "host_device:");
         _ = context.Options.TakeString("size");
         using HostFile file = OpenHostFile(name, new OpenSettings());
+        if (file.Kind == HostFileKind.CharacterDevice)
+            throw new ImageException(ImageErrorKind.Unsupported, "Cannot grow device files", name);
         if (file.Kind != HostFileKind.BlockDevice)
             throw new ImageException(ImageErrorKind.InvalidArgument, $"'{name}' is not a block device", name);
         if (file.GetLength() < context.Size)

@@ -33,7 +33,7 @@ internal static class ImageLocks
 
     private static void Take(HostFile file, OpenSettings settings, ReadOnlySpan<int> held, ReadOnlySpan<int> unshared)
     {
-        if (settings.ForceShare || file.Kind == HostFileKind.Other)
+        if (settings.ForceShare || file.Kind is HostFileKind.CharacterDevice or HostFileKind.Other)
             return;
         // First all of ours, then a look at the others': of two who come at once at least one sees the other.
         foreach (int p in held)
