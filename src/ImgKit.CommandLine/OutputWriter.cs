@@ -9,7 +9,8 @@ namespace ImgKit.CommandLine;
 /// </summary>
 /// <remarks>As with the C library, standard output is written at each line's end on a terminal, and otherwise in pieces of 4 KiB and
 /// at the end of the program, whereas standard error is written at once: what appears in which order is part of what
-/// scripts know. Not thread-safe.</remarks>
+/// scripts know. Text that cannot be written does not stop the work that it tells of: that is reported at the end, by <see cref="Close"/>.
+/// Not thread-safe.</remarks>
 public sealed unsafe partial class OutputWriter
 {
     private const int Capacity = 4096;
@@ -19,6 +20,7 @@ public sealed unsafe partial class OutputWriter
     private byte[]? _buffer;
     private int _used;
     private bool? _isTerminal;
+    private OutputException? _failure;
 
     private OutputWriter(int descriptor, bool unbuffered)
     {
@@ -55,10 +57,23 @@ public sealed unsafe partial class OutputWriter
             Flush();
     }
 
-    /// <summary>Bytes.</summary>
+    /// <summary>Sees to it that descriptors 0 to 2 are open. Where a caller has closed one, the next file that is opened would get its number,
+    /// and messages would go into that file.</summary>
+    public static void OpenStandardStreams()
+    {
+        const int getFlags = 1, readWrite = 2;
+        for (int fd = 0; fd <= 2; fd++)
+            if (fcntl(fd, getFlags) < 0)
+                _ = open("/dev/null", readWrite);
+    }
+
+    /// <summary>Bytes that are the program's result: unlike text, they must arrive.</summary>
+    /// <exception cref="OutputException">they cannot be written, for example because the reader is gone.</exception>
     public void Write(ReadOnlySpan<byte> bytes)
     {
         Flush();
+        if (_failure is not null)
+            throw _failure;
         WriteAll(bytes);
     }
 
@@ -75,18 +90,31 @@ public sealed unsafe partial class OutputWriter
         Write("\n");
     }
 
-    /// <summary>Writes what is held back.</summary>
-    /// <exception cref="OutputException">it could not be written, for example because the reader is gone.</exception>
+    /// <summary>Writes what is held back. Once that fails, text is dropped.</summary>
     public void Flush()
     {
         int n = _used;
         _used = 0;
-        if (n > 0)
+        if (n == 0 || _failure is not null)
+            return;
+        try
+        {
             WriteAll(_buffer.AsSpan(0, n));
+        }
+        catch (OutputException e)
+        {
+            _failure = e;
+        }
     }
 
-    /// <summary>Forgets what is held back (in a program that ends because it could not be written).</summary>
-    public void Discard() => _used = 0;
+    /// <summary>Writes what is held back, at the end of the program.</summary>
+    /// <exception cref="OutputException">something could not be written. That a reader of text went away is no error.</exception>
+    public void Close()
+    {
+        Flush();
+        if (_failure is { IsClosedPipe: false })
+            throw _failure;
+    }
 
     private void WriteAll(ReadOnlySpan<byte> bytes)
     {
@@ -117,6 +145,12 @@ public sealed unsafe partial class OutputWriter
     private static partial nint write(int descriptor, byte* buffer, nuint count);
 
     [LibraryImport("libc.so.6")]
+    private static partial int fcntl(int descriptor, int command);
+
+    [LibraryImport("libc.so.6", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int open(string path, int flags);
+
+    [LibraryImport("libc.so.6")]
     private static partial int isatty(int descriptor);
 }
 
@@ -126,6 +160,6 @@ public sealed class OutputException(int errno) : IOException(Marshal.GetPInvokeE
     /// <summary>The error number.</summary>
     public int Errno { get; } = errno;
 
-    /// <summary>The reader went away (EPIPE): to be met with silence.</summary>
-    public bool IsClosedPipe => Errno == 32;
+    /// <summary>Nobody reads: the reader went away (EPIPE), or there never was one (EBADF).</summary>
+    public bool IsClosedPipe => Errno is 32 or 9;
 }

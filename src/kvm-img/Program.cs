@@ -9,6 +9,7 @@ internal static class Program
     private static int Main(string[] args)
     {
         int code;
+        OutputWriter.OpenStandardStreams();
         try
         {
             code = Run([ProgramName.Called, .. args]);
@@ -19,7 +20,7 @@ internal static class Program
         }
         try
         {
-            OutputWriter.Out.Flush();
+            OutputWriter.Out.Close();
         }
         catch (OutputException e)
         {
@@ -65,38 +66,32 @@ internal static class Program
 
     private static int Failed(Exception e)
     {
-        try
+        switch (e)
         {
-            switch (e)
-            {
-                case OutputException { IsClosedPipe: true }:
-                    OutputWriter.Out.Discard();
-                    return 1;
-                case ReportedException r:
-                    return r.ExitCode;
-                case UsageException u:
-                    Report.Error($"{u.Message}\nTry '{ProgramName.Base} --help' for more information");
-                    return u.ExitCode;
-                case CommandException c:
-                    Report.Error(c.Message);
-                    return c.ExitCode;
-                case ImageException or IOException or UnauthorizedAccessException or OverflowException or NotSupportedException:
-                    Report.Error(e.Message);
-                    return 1;
-                case OutOfMemoryException:
-                    Report.Error("out of memory");
-                    return 1;
-                case OperationCanceledException:
-                    return 1;
-                default:
-                    Report.Error($"internal error: {e.GetType().Name}: {e.Message}");
-                    return 1;
-            }
-        }
-        catch (OutputException)
-        {
-            // Standard error is gone, too: only the exit code is left to speak.
-            return 1;
+            case OutputException { IsClosedPipe: true }:
+                return 1;
+            case ReportedException r:
+                return r.ExitCode;
+            case UsageException u:
+                Report.Error($"{u.Message}\nTry '{ProgramName.Base} --help' for more information");
+                return u.ExitCode;
+            case CommandException c:
+                Report.Error(c.Message);
+                return c.ExitCode;
+            case ImageException { Operation.Length: > 0 } i:
+                Report.Error($"{i.Message}: {i.Operation}");
+                return 1;
+            case ImageException or IOException or UnauthorizedAccessException or OverflowException or NotSupportedException:
+                Report.Error(e.Message);
+                return 1;
+            case OutOfMemoryException:
+                Report.Error("out of memory");
+                return 1;
+            case OperationCanceledException:
+                return 1;
+            default:
+                Report.Error($"internal error: {e.GetType().Name}: {e.Message}");
+                return 1;
         }
     }
 }

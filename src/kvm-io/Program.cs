@@ -9,16 +9,10 @@ internal static class Program
     private static int Main(string[] args)
     {
         int code;
+        OutputWriter.OpenStandardStreams();
         try
         {
             code = Run([ProgramName.Called, .. args]);
-        }
-        catch (OutputException e)
-        {
-            OutputWriter.Out.Discard();
-            if (!e.IsClosedPipe)
-                Console.Report(e.Message);
-            return 1;
         }
         catch (Exception e) when (IoError.IsRequestError(e) || e is UnauthorizedAccessException or OverflowException)
         {
@@ -27,10 +21,11 @@ internal static class Program
         }
         try
         {
-            OutputWriter.Out.Flush();
+            OutputWriter.Out.Close();
         }
-        catch (OutputException)
+        catch (OutputException e)
         {
+            Console.Report(e.Message);
             code = 1;
         }
         return code;

@@ -16,14 +16,11 @@ internal static class Program
     private static int Main(string[] args)
     {
         int code;
+        OutputWriter.OpenStandardStreams();
         try
         {
             code = Run([ProgramName.Called, .. args]);
-            OutputWriter.Out.Flush();
-        }
-        catch (OutputException)
-        {
-            return 1;
+            OutputWriter.Out.Close();
         }
         catch (Exception e) when (e is ProgramException or ImageException or IOException or UnauthorizedAccessException or NotSupportedException)
         {

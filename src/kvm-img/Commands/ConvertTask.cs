@@ -64,6 +64,7 @@ internal sealed class ConvertTask(CommonOptions common)
     {
         var settings = new OpenSettings { ReadOnly = true, UnshareWrite = true }.WithCacheMode(SourceCache, "Invalid source cache option");
         using var interrupt = new InterruptGuard(Opener);
+        common.DropsTarget = !SkipCreate;
         using var progress = new Progress(common, 1);
         using var digest = PrintDigest ? new ContentDigest() : null;
         try

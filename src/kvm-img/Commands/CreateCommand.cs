@@ -70,6 +70,7 @@ internal sealed class CreateCommand : Command
         if (operands.Length > 2)
             throw new UsageException($"Unexpected argument: {operands[2]}");
         using var interrupt = new InterruptGuard(common.Opener);
+        common.DropsTarget = true;
         try
         {
             CreateJob.Run(common.Opener, new CreateRequest

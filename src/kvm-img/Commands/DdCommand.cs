@@ -86,6 +86,7 @@ internal sealed class DdCommand : Command
         var (driver, protocol) = CreateJob.DriversFor(common.Opener, output, format);
         var options = CreateOptionList.Parse(CreateOptionList.For(driver, protocol), []);
         using var interrupt = new InterruptGuard(common.Opener);
+        common.DropsTarget = true;
         try
         {
             CreateJob.Create(common.Opener, driver, output, length, options, reproducible: false);
@@ -102,9 +103,14 @@ internal sealed class DdCommand : Command
             else
                 ConvertJob.Run(new ConvertRequest { Sources = [new Slice(source, start, length)], Target = target, TargetIsZero = true });
         }
-        catch (Exception e) when (e is not ReportedException)
+        catch (Exception e)
         {
             CreateJob.RemoveFiles(common.Opener);
+            if (e is ImageException { InnerException: { } cause })
+            {
+                string what = e.Message.StartsWith("error while writing", StringComparison.Ordinal) ? "writing to output" : "reading from input";
+                throw new CommandException($"error while {what} image file: {cause.Message}");
+            }
             throw;
         }
     }

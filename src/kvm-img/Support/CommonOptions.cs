@@ -37,11 +37,15 @@ internal sealed class CommonOptions
     /// <summary>Progress as JSON lines on standard error (<c>--progress=json</c>).</summary>
     public bool JsonProgress { get; private set; }
 
+    /// <summary>A target is made that is removed when making it fails: of its metadata nothing need be said then, for whoever flushes it
+    /// gets an error, too.</summary>
+    public bool DropsTarget { get; set; }
+
     /// <summary>Opens images as these options say.</summary>
     public ImageOpener Opener => _opener ??= new ImageOpener(null, _policy)
     {
         Objects = DefinedObjects(),
-        Warn = Report.BlockLayer,
+        Warn = Warn,
         Note = Quiet ? null : Report.Warning,
     };
 
@@ -138,6 +142,12 @@ internal sealed class CommonOptions
         "json" => true,
         _ => throw new CommandException("--output must be used with human or json as argument."),
     };
+
+    private void Warn(string line)
+    {
+        if (!DropsTarget || !line.StartsWith("Failed to flush the ", StringComparison.Ordinal))
+            Report.BlockLayer(line);
+    }
 
     private BlockObjects DefinedObjects()
     {

@@ -19,6 +19,7 @@ internal sealed class InterruptGuard : IDisposable
             PosixSignalRegistration.Create(PosixSignal.SIGINT, Remove),
             PosixSignalRegistration.Create(PosixSignal.SIGTERM, Remove),
             PosixSignalRegistration.Create(PosixSignal.SIGHUP, Remove),
+            PosixSignalRegistration.Create(PosixSignal.SIGQUIT, Remove),
         ];
     }
 

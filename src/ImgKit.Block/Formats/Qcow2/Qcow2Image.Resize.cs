@@ -24,7 +24,24 @@ internal sealed partial class Qcow2Image : IEmptyableImage
             if (length < _length)
                 Shrink(length);
             else if (length > _length)
-                Grow(length, options.Preallocation);
+                GrowOrStay(length, options.Preallocation);
+        }
+    }
+
+    private void GrowOrStay(long length, Preallocation preallocation)
+    {
+        long oldLength = _length;
+        try
+        {
+            Grow(length, preallocation);
+        }
+        catch (Exception e) when (e is ImageException or IOException && _length != oldLength)
+        {
+            // A full disk. The size is as it was; what was preallocated behind it is space that the next growth gives back.
+            WriteSize((ulong)oldLength);
+            if (_bitmaps.Count > 0)
+                ResizeBitmaps(oldLength);
+            throw;
         }
     }
 
@@ -135,7 +152,6 @@ internal sealed partial class Qcow2Image : IEmptyableImage
     private void PreallocateAlone(long offset, long length, Preallocation preallocation)
     {
         long first = offset >> _clusterBits, last = (offset + length - 1) >> _clusterBits;
-        long end = 0;
         long c = first;
         lock (_meta)
         {
@@ -152,6 +168,9 @@ internal sealed partial class Qcow2Image : IEmptyableImage
                 int index = (int)c & ((1 << _sliceBits) - 1);
                 long n = Math.Min(last - c + 1, (1L << _sliceBits) - index);
                 var (host, got) = _hasDataFile ? (c << _clusterBits, n) : _refcounts.AllocateRun(n);
+                // The space before the entries that name it: on a full disk nothing may lead behind the file's end.
+                if (!_hasDataFile)
+                    PreallocateSpace(host, got << _clusterBits, preallocation);
                 slice = SliceForWrite(c << _clusterBits);
                 for (int i = 0; i < got; i++)
                 {
@@ -163,13 +182,8 @@ internal sealed partial class Qcow2Image : IEmptyableImage
                         slice.SetEntry(index + i, entry);
                     FreeEntry(old, FreeReason.Other);
                 }
-                if (!_hasDataFile)
-                    PreallocateSpace(host, got << _clusterBits, preallocation);
-                end = Math.Max(end, host + (got << _clusterBits));
                 c += got;
             }
-            if (!_hasDataFile && _file.Length < end)
-                _file.Resize(end);
             CommitAll();
         }
     }
@@ -184,10 +198,10 @@ internal sealed partial class Qcow2Image : IEmptyableImage
             host += n;
             bytes -= n;
         }
-        if (bytes == 0 || preallocation == Preallocation.Metadata)
+        if (bytes == 0)
             return;
         if (_file.Length < host)
             _file.Resize(host);
-        _file.Resize(host + bytes, new ResizeOptions(preallocation));
+        _file.Resize(host + bytes, new ResizeOptions(preallocation == Preallocation.Metadata ? Preallocation.Off : preallocation));
     }
 }

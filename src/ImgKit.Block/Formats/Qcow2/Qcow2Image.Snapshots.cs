@@ -39,12 +39,20 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             BeginUnsafe();
             s.L1TableOffset = (ulong)AllocateTable(_l1.Length * 8L);
             ReferTree(_l1);
-            // Counts first: a table must never share what is counted once.
-            _refcounts.Write();
-            WriteTable((long)s.L1TableOffset, Array.ConvertAll(_l1, e => e & ~Copied));
-            _file.Flush();
-            FixCopiedFlags();
-            WriteSnapshotTable([.. _snapshots, s]);
+            try
+            {
+                // Counts first: a table must never share what is counted once.
+                _refcounts.Write();
+                WriteTable((long)s.L1TableOffset, Array.ConvertAll(_l1, e => e & ~Copied));
+                _file.Flush();
+                FixCopiedFlags();
+                WriteSnapshotTable([.. _snapshots, s]);
+            }
+            catch (Exception e) when (e is ImageException or IOException)
+            {
+                TakeBack(s);
+                throw;
+            }
             if (vmStateSize > 0)
             {
                 // The active image needs the machine's state no more.
@@ -54,6 +62,26 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             }
             EndUnsafe();
             return s.ToInfo();
+        }
+    }
+
+    /// <summary>Undoes what was counted for a snapshot that could not be written. Where that fails, too, the dirty bit stays, and the counts are set
+    /// right by whoever opens the image next.</summary>
+    private void TakeBack(Qcow2Snapshot s)
+    {
+        try
+        {
+            FreeTree((ulong[])_l1.Clone(), FreeReason.Snapshot);
+            _refcounts.Free((long)s.L1TableOffset, DivUp(Math.Max(s.L1Size * 8L, 1), _clusterSize), FreeReason.Snapshot);
+            _refcounts.MarkPendingDurable(_gate.Epoch);
+            _refcounts.Reclaim(null);
+            FixCopiedFlags();
+            _refcounts.Write();
+            EndUnsafe();
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            _warn($"Failed to take back the snapshot: {e.Message}");
         }
     }
 

@@ -46,8 +46,15 @@ public static class CommitJob
             target = opener.Open(below.FileName, below.DriverName, request.BaseSettings);
             above.ReplaceBacking(target);
         }
-        Copy(top, target, request, cancellation);
-        target.Flush();
+        try
+        {
+            Copy(top, target, request, cancellation);
+            target.Flush();
+        }
+        catch (ImageException e)
+        {
+            throw new ImageException(e.Kind, $"Block job failed: {e.Message}", e.File, e.Offset, e) { Errno = e.Errno };
+        }
         if (!request.KeepTop && top is IEmptyableImage emptyable)
         {
             try

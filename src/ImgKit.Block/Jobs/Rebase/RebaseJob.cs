@@ -72,8 +72,18 @@ public sealed class RebaseJob
             at += count;
             _request.Progress?.Report(at);
         }
-        _overlay.Flush();
+        try
+        {
+            _overlay.Flush();
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            throw WriteFailed(e, -1);
+        }
     }
+
+    private ImageException WriteFailed(Exception e, long offset) =>
+        new(ImageErrorKind.Io, $"Error while writing to COW image: {e.Message}", _overlay.FileName, offset, e);
 
     /// <summary>Whether another backing device may change what is read; for how many bytes that answer holds.</summary>
     private bool ShowsThrough(long offset, ref long count)
@@ -115,14 +125,23 @@ public sealed class RebaseJob
 
     private void CopyUp(long offset, int count, Span<byte> oldData, Span<byte> newData, Span<byte> packed)
     {
-        Read(_old, offset, oldData[..count]);
-        Read(_new, offset, newData[..count]);
+        Read(_old, offset, oldData[..count], "old");
+        Read(_new, offset, newData[..count], "new");
         for (int at = 0; at < count;)
         {
             int n = (int)Math.Min(_unit - (offset + at) % _unit, count - at);
             var data = oldData.Slice(at, n);
             if (!data.SequenceEqual(newData.Slice(at, n)))
-                Write(offset + at, data, packed);
+            {
+                try
+                {
+                    Write(offset + at, data, packed);
+                }
+                catch (Exception e) when (e is ImageException or IOException)
+                {
+                    throw WriteFailed(e, offset + at);
+                }
+            }
             at += n;
         }
     }
@@ -138,11 +157,18 @@ public sealed class RebaseJob
             _overlay.Write(offset, data);
     }
 
-    private static void Read(BlockDevice? device, long offset, Span<byte> data)
+    private static void Read(BlockDevice? device, long offset, Span<byte> data, string which)
     {
         int n = device is null ? 0 : (int)Math.Clamp(device.Length - offset, 0, data.Length);
-        if (n > 0)
-            device!.Read(offset, data[..n]);
+        try
+        {
+            if (n > 0)
+                device!.Read(offset, data[..n]);
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            throw new ImageException(ImageErrorKind.Io, $"error while reading from {which} backing file", device!.FileName, offset, e);
+        }
         data[n..].Clear();
     }
 }

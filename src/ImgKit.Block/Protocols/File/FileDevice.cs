@@ -321,6 +321,7 @@ public sealed class FileDevice : BlockDevice
                 note?.Invoke($"the file system of '{file.Path}' has no holes: zeroes take space there");
             return;
         }
+        string doing = "Could not preallocate new data";
         try
         {
             bool write = preallocation == Preallocation.Full;
@@ -331,6 +332,7 @@ public sealed class FileDevice : BlockDevice
             }
             if (write)
             {
+                doing = "Could not write zeros for preallocation";
                 for (long at = from; at < to;)
                 {
                     int n = (int)Math.Min(1 << 20, to - at);
@@ -340,10 +342,10 @@ public sealed class FileDevice : BlockDevice
                 file.Sync();
             }
         }
-        catch
+        catch (HostException e)
         {
             file.SetLength(from);
-            throw;
+            throw new ImageException(ImageErrorKind.Io, $"{doing}: {e.Message}", file.Path, inner: e) { Errno = e.Errno };
         }
     }
 
