@@ -18,7 +18,7 @@ public sealed class ImgCommandTests
         "info --image-opts driver=raw,file.filename=disk.raw,foo=1", "info json:[]", "info --image-opts -f raw disk.raw",
         "check", "check nope", "check -r some disk.qcow2", "check disk.raw", "check -T nomode disk.qcow2",
         "map", "map nope", "map -s x disk.raw", "map -l -1 disk.raw", "map --output=x disk.raw",
-        "resize", "resize disk.raw", "resize disk.raw x", "resize disk.raw 1k --foo", "resize disk.raw -2M", "resize disk.raw 512k", "resize --preallocation=x disk.raw 2M",
+        "resize", "resize disk.raw", "resize disk.raw x", "resize disk.raw -2M", "resize disk.raw 512k", "resize --preallocation=x disk.raw 2M",
         "resize --preallocation=full disk.raw 1M", "resize disk.raw +",
         "snapshot", "snapshot -l -c x disk.qcow2", "snapshot -a nope disk.qcow2", "snapshot -d nope disk.qcow2", "snapshot -l nope",
         "measure", "measure --size 1M disk.raw", "measure -f raw", "measure a b", "measure --size x", "measure -O nope --size 1M", "measure -O qcow2 -o foo=1 --size 1M",

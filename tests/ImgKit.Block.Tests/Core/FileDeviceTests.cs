@@ -151,7 +151,7 @@ public sealed class FileDeviceTests : IDisposable
             var e = Assert.Throws<ImageException>(() => _opener.Open(name, "raw", new OpenSettings { UnshareWrite = true }));
             Assert.Equal(ImageErrorKind.Locked, e.Kind);
             Assert.Contains($"qemu-io (pid {theirs.Id})", e.Message, StringComparison.Ordinal);
-            _opener.Open(name, "raw", new OpenSettings { UnshareWrite = true, ForceShare = true }).Dispose();
+            _opener.Open(name, "raw", OpenSettings.ReadOnlyDefault with { UnshareWrite = true, ForceShare = true }).Dispose();
             _opener.Open(name, "raw", new OpenSettings()).Dispose();
         }
         finally

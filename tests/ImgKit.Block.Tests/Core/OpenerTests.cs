@@ -10,7 +10,7 @@ public sealed class OpenerTests : IDisposable
     [InlineData("nosuch:x", "Unknown protocol 'nosuch'")]
     [InlineData("json:{\"driver\":\"raw\"}", "A block device must be specified for \"file\"")]
     [InlineData("json:{\"driver\":\"nosuch\"}", "Unknown driver 'nosuch'")]
-    [InlineData("json:{", "Could not parse the JSON options")]
+    [InlineData("json:{", "Could not parse the JSON options: JSON parse error, premature EOI")]
     [InlineData("json:[]", "Invalid JSON object given")]
     [InlineData("json:{\"driver\":\"null-co\",\"foo\":1}", "Block protocol 'null-co' doesn't support the option 'foo'")]
     [InlineData("json:{\"driver\":\"raw\",\"file\":{\"driver\":\"null-co\",\"size\":1024},\"x\":\"y\"}", "Block format 'raw' does not support the option 'x'")]
