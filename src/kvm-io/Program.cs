@@ -105,7 +105,7 @@ internal static class Program
 
         using var session = new Session
         {
-            Opener = new ImageOpener { Objects = objects, Warn = Warn },
+            Opener = new ImageOpener { Objects = objects, Warn = Console.Report, Print = Console.Error },
             Misaligned = misaligned,
         };
         if (operands.Length == 1)
@@ -152,15 +152,5 @@ internal static class Program
                 return;
             session.Execute(line);
         }
-    }
-
-    /// <summary>Warnings of the block layer: some are words of their own, the others get the program's name in front.</summary>
-    private static void Warn(string text)
-    {
-        string first = text.Split(' ', 2)[0];
-        if (first is "WARNING:" or "qcow2:" or "ERROR" or "ERROR:" or "Leaked" or "Repairing" or "Rebuilding" or "qcow2_free_clusters")
-            Console.Error(text);
-        else
-            Console.Report(text);
     }
 }

@@ -22,7 +22,7 @@ internal sealed class ExportOpener : IDisposable
     /// <summary>Opens what the options name.</summary>
     public static ExportOpener Open(ServerOptions options)
     {
-        var opener = new ImageOpener { Objects = options.Objects, Warn = Warn };
+        var opener = new ImageOpener { Objects = options.Objects, Warn = Warn, Print = OutputWriter.Error.WriteLine };
         var settings = options.Settings;
         if (options.Snapshot)
             settings = settings with { ReadOnly = true };
@@ -84,7 +84,7 @@ internal sealed class ExportOpener : IDisposable
             if (bitmap.InUse)
                 throw new ProgramException($"Bitmap '{name}' is inconsistent and cannot be used\n"
                     + "Try block-dirty-bitmap-remove to delete this bitmap from disk");
-            if (bitmap.Auto && readOnly)
+            if (bitmap.Auto && readOnly && !d.IsReadOnly)
                 throw new ProgramException($"Enabled bitmap '{name}' incompatible with readonly export");
             return image;
         }
@@ -121,8 +121,7 @@ internal sealed class ExportOpener : IDisposable
         return options;
     }
 
-    private static void Warn(string text) =>
-        OutputWriter.Error.WriteLine(text.StartsWith("WARNING:", StringComparison.Ordinal) ? text : $"{ProgramName.Base}: {text}");
+    private static void Warn(string text) => OutputWriter.Error.WriteLine($"{ProgramName.Base}: {text}");
 
     public void Dispose()
     {

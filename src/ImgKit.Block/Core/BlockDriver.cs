@@ -61,6 +61,10 @@ public sealed class BlockDriver
     /// <summary>Images can have a backing file (<c>create -b</c>).</summary>
     public bool SupportsBacking { get; init; }
 
+    /// <summary>Under <see cref="OpenSettings.WriteThrough"/> the format flushes at the end of each request by itself: what is below it need
+    /// not sync after every single write.</summary>
+    public bool FlushesRequests { get; init; }
+
     /// <summary>What an image of this format will take for given content (<c>measure</c>); null: not offered.</summary>
     public Func<MeasureContext, MeasureResult>? Measure { get; init; }
 

@@ -35,12 +35,15 @@ public sealed class ImageOpener
     /// <summary>Notes a file that a protocol has created.</summary>
     internal void NoteCreated(string path) => _created.Add(path);
 
-    /// <summary>Receives one line for each thing that the user should know though it is no error (a format was guessed).</summary>
+    /// <summary>Receives what went wrong without ending the work (a cache that could not be written at close); programs put their name in front.</summary>
     public Action<string>? Warn { get; init; }
 
     /// <summary>Receives, once each, what a quiet program need not say: something was asked for that the host cannot do and that was done in
     /// another way (a file system without holes).</summary>
     public Action<string>? Note { get; init; }
+
+    /// <summary>Receives lines that stand by themselves: what a repair found, that a format was guessed.</summary>
+    public Action<string>? Print { get; init; }
 
     /// <summary>Opens a file name: a path, <c>protocol:...</c> or <c>json:{...}</c>.</summary>
     /// <param name="fileName">as the user gave it.</param>
@@ -171,7 +174,8 @@ public sealed class ImageOpener
             fileName = null;
         }
 
-        BlockDevice? storage = OpenStorage(options, fileName, driver, settings, isStorage);
+        var below = driver is { FlushesRequests: true } ? settings with { WriteThrough = false } : settings;
+        BlockDevice? storage = OpenStorage(options, fileName, driver, below, isStorage);
         string name = fileName ?? storage?.FileName ?? "";
         try
         {
@@ -185,7 +189,7 @@ public sealed class ImageOpener
             }
             var device = OpenFormat(driver, options, name, storage, settings, guessed, isStorage);
             if (guessed && driver.Name == "raw" && !settings.ReadOnly)
-                Warn?.Invoke($"""
+                Print?.Invoke($"""
                     WARNING: Image format was not specified for '{name}' and probing guessed raw.
                              Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
                              Specify the 'raw' format explicitly to remove the restrictions.

@@ -46,6 +46,7 @@ internal sealed class CommonOptions
     {
         Objects = DefinedObjects(),
         Warn = Warn,
+        Print = Report.Write,
         Note = Quiet ? null : Report.Warning,
     };
 
@@ -146,7 +147,7 @@ internal sealed class CommonOptions
     private void Warn(string line)
     {
         if (!DropsTarget || !line.StartsWith("Failed to flush the ", StringComparison.Ordinal))
-            Report.BlockLayer(line);
+            Report.Error(line);
     }
 
     private BlockObjects DefinedObjects()

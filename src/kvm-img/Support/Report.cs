@@ -11,15 +11,6 @@ internal static class Report
     /// <summary>A warning.</summary>
     public static void Warning(string message) => Write($"{ProgramName.Base}: warning: {message}");
 
-    /// <summary>What the block layer has to say: some lines are words of their own, the others get the program's name in front.</summary>
-    public static void BlockLayer(string text)
-    {
-        if (text.Split(' ', 2)[0] is "WARNING:" or "qcow2:" or "ERROR" or "ERROR:" or "Leaked" or "Repairing" or "Rebuilding" or "qcow2_free_clusters")
-            Write(text);
-        else
-            Error(text);
-    }
-
     /// <summary>A line that is neither.</summary>
     public static void Write(string line) => OutputWriter.Error.WriteLine(line);
 }

@@ -166,7 +166,7 @@ public sealed class FileDeviceTests : IDisposable
         string name = _folder.File("guess");
         System.IO.File.WriteAllBytes(name, new byte[65536]);
         var warnings = new List<string>();
-        var opener = new ImageOpener(new DriverCatalogue([.. DriverCatalogue.Default.All, Marked]), null) { Warn = warnings.Add };
+        var opener = new ImageOpener(new DriverCatalogue([.. DriverCatalogue.Default.All, Marked]), null) { Print = warnings.Add };
         using (var d = opener.Open(name, null, new OpenSettings()))
         {
             Assert.Equal("raw", d.DriverName);

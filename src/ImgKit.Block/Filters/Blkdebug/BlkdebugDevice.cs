@@ -4,6 +4,8 @@ namespace ImgKit.Block.Filters.Blkdebug;
 internal sealed class BlkdebugDevice : FilterDevice, IBlockDebugger
 {
     private readonly BlkdebugRules _rules;
+    private long _writes;
+    private long _flushed;      // writes before the last flush: without newer ones a flush has nothing to do, and nothing to fail at
 
     public BlkdebugDevice(BlockDevice inner, BlkdebugRules rules, int align)
         : base(inner)
@@ -26,26 +28,51 @@ internal sealed class BlkdebugDevice : FilterDevice, IBlockDebugger
 
     public override void Write(long offset, ReadOnlySpan<byte> source)
     {
-        _rules.Check(BlkdebugRequest.Write, offset, source.Length, FileName);
-        Inner.Write(offset, source);
+        try
+        {
+            _rules.Check(BlkdebugRequest.Write, offset, source.Length, FileName);
+            Inner.Write(offset, source);
+        }
+        finally
+        {
+            Interlocked.Increment(ref _writes);
+        }
     }
 
     public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
     {
-        _rules.Check(BlkdebugRequest.WriteZeroes, offset, count, FileName);
-        Inner.WriteZeroes(offset, count, options);
+        try
+        {
+            _rules.Check(BlkdebugRequest.WriteZeroes, offset, count, FileName);
+            Inner.WriteZeroes(offset, count, options);
+        }
+        finally
+        {
+            Interlocked.Increment(ref _writes);
+        }
     }
 
     public override void Discard(long offset, long count)
     {
-        _rules.Check(BlkdebugRequest.Discard, offset, count, FileName);
-        Inner.Discard(offset, count);
+        try
+        {
+            _rules.Check(BlkdebugRequest.Discard, offset, count, FileName);
+            Inner.Discard(offset, count);
+        }
+        finally
+        {
+            Interlocked.Increment(ref _writes);
+        }
     }
 
     public override void Flush()
     {
+        long writes = Interlocked.Read(ref _writes);
+        if (writes == Interlocked.Read(ref _flushed))
+            return;
         _rules.Check(BlkdebugRequest.Flush, 0, 0, FileName);
         Inner.Flush();
+        Interlocked.Exchange(ref _flushed, writes);
     }
 
     public override BlockExtent GetExtent(long offset, long count)

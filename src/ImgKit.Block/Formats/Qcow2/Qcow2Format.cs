@@ -63,6 +63,7 @@ public static class Qcow2Format
         Measure = Qcow2Measure.Measure,
         SupportsBacking = true,
         SupportsCompression = true,
+        FlushesRequests = true,
     };
 
     private static int Probe(ReadOnlySpan<byte> head, string fileName, BlockDevice storage) =>

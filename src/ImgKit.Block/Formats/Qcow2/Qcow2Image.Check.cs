@@ -25,7 +25,9 @@ internal sealed partial class Qcow2Image : ICheckableImage
     {
         bool errors = repair == CheckRepair.All, leaks = repair != CheckRepair.None;
         var result = new CheckResult { TotalClusters = DivUp(_length, _clusterSize) };
-        CheckSnapshotTable(result, errors, report);
+        int shortened = CheckSnapshotTable(result, errors, report);
+        if (_writable)
+            MapMetadata();
         var checker = CountReferences(result, errors, report);
         var before = Copy(result);
         long highest = CompareCounts(checker, result, CheckRepair.None, report);
@@ -63,6 +65,7 @@ internal sealed partial class Qcow2Image : ICheckableImage
             }
         }
         CheckCopiedFlags(result, repair, report);
+        CheckSnapshotEntries(result, shortened, errors, report);
         result.ImageEndOffset = (highest + 1) << _clusterBits;
         if (leaks && result.CheckErrors == 0 && result.Corruptions == 0)
             MarkWhole();
@@ -206,7 +209,8 @@ internal sealed partial class Qcow2Image : ICheckableImage
 
     private void CheckCopiedFlags(CheckResult result, CheckRepair repair, Action<string> report)
     {
-        bool fix = repair == CheckRepair.All && result.CheckErrors == 0 && result.Corruptions == 0 && result.Leaks == 0;
+        // Counts that are as they should be tell what the flags should be.
+        bool fix = repair != CheckRepair.None && result.CheckErrors == 0 && result.Corruptions == 0 && result.Leaks == 0;
         byte[]? buffer = null;
         for (int i = 0; i < _l1.Length; i++)
         {
@@ -272,58 +276,11 @@ internal sealed partial class Qcow2Image : ICheckableImage
         return true;
     }
 
-    private void CheckSnapshotTable(CheckResult result, bool fix, Action<string> report)
-    {
-        if (Header.SnapshotCount == 0)
-            return;
-        byte[] table = ReadSnapshotTable();
-        int at = 0;
-        uint good = 0;
-        bool rewrite = false;
-        for (; good < Header.SnapshotCount; good++)
-        {
-            if (!Qcow2Snapshot.TryRead(table, ref at, Header.Size, out var s) || at > MaxSnapshotTableBytes)
-            {
-                uint lost = Header.SnapshotCount - good;
-                report($"{(fix ? "" : "ERROR ")}Discarding {lost} overhanging snapshots{(fix ? " (snapshot table is too big)" : "")}");
-                result.Corruptions += fix ? 0 : lost;
-                result.CorruptionsFixed += fix ? lost : 0;
-                rewrite = true;
-                break;
-            }
-            if (s.IsIncomplete && Header.Version >= 3)
-            {
-                report($"{(fix ? "Repairing" : "ERROR")} snapshot table entry {good} is incomplete");
-                result.Corruptions += fix ? 0 : 1;
-                result.CorruptionsFixed += fix ? 1 : 0;
-                rewrite = true;
-            }
-            if (s.UnknownExtra.Length + 24 > MaxSnapshotExtraData)
-            {
-                report($"Discarding too much extra metadata in snapshot table entry {good} ({s.UnknownExtra.Length + 24} > {MaxSnapshotExtraData})");
-                if (fix && good < _snapshots.Count)
-                    _snapshots[(int)good].UnknownExtra = _snapshots[(int)good].UnknownExtra[..(MaxSnapshotExtraData - 24)];
-                result.Corruptions += fix ? 0 : 1;
-                result.CorruptionsFixed += fix ? 1 : 0;
-                rewrite = true;
-            }
-        }
-        if (fix && rewrite)
-        {
-            if (_snapshots.Count > good)
-                _snapshots.RemoveRange((int)good, _snapshots.Count - (int)good);
-            _snapshotTableBytes = 0;        // counts are settled by the check that follows
-            WriteSnapshotTable(_snapshots);
-            foreach (var s in _snapshots)
-                s.IsIncomplete = false;
-        }
-    }
-
     private void RepairDirty()
     {
         CheckResult result;
         lock (_meta)
-            result = CheckAlone(CheckRepair.All, _warn);
+            result = CheckAlone(CheckRepair.All, _print);
         if (result.CheckErrors > 0 || result.Corruptions > 0)
             throw new ImageException(ImageErrorKind.Corrupt, "Could not repair dirty image: Input/output error", FileName) { Errno = 5 };
     }

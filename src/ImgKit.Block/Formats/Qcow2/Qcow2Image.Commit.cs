@@ -156,7 +156,8 @@ internal sealed partial class Qcow2Image
                 return;
             StoreBitmaps();
         }
-        if (_marksDirty)
+        // A change of the whole image that ended half way leaves the mark to whoever opens next.
+        if (_marksDirty && !_unsafe)
         {
             _file.Flush();
             Header.Incompatible &= ~IncompatDirty;
@@ -171,14 +172,20 @@ internal sealed partial class Qcow2Image
     /// <summary>The last commit. What fails is told in the peer's words, for a close has no result.</summary>
     private bool TryCommit()
     {
-        bool good = true;
-        if (_l2.DirtyCount > 0 || _dirtyL1.Count > 0)
-            good = Told("L2 table", CommitMetadata);
-        if (good)
-            good = Told("refcount block", CommitAll);
-        else
-            Told("refcount block", _refcounts.Write);
-        return good;
+        bool tables = Told("L2 table", () =>
+        {
+            CommitMetadata();
+            _file.Flush();
+        });
+        bool counts = Told("refcount block", () =>
+        {
+            if (tables)
+                CommitAll();
+            else
+                _refcounts.Write();
+            _file.Flush();
+        });
+        return tables && counts;
     }
 
     private bool Told(string what, Action action)

@@ -134,6 +134,8 @@ internal sealed partial class Qcow2Image : IImageDetails, IBackedImage, IVmState
         {
             _gate.Exit(ticket);
         }
+        if (_settings.WriteThrough)
+            Flush();
     }
 
     private long VmStateAddress(long offset, long count)

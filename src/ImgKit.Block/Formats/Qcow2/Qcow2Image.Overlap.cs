@@ -29,9 +29,9 @@ internal sealed partial class Qcow2Image
         if (!_signalled || fatal)
         {
             if (fatal && !_corrupt)
-                _warn($"qcow2: Marking image as corrupt: {message}; further corruption events will be suppressed");
+                _print($"qcow2: Marking image as corrupt: {message}; further corruption events will be suppressed");
             else if (!_signalled)
-                _warn($"qcow2: Image is corrupt: {message}; further non-fatal corruption events will be suppressed");
+                _print($"qcow2: Image is corrupt: {message}; further non-fatal corruption events will be suppressed");
             _signalled = true;
         }
         if (fatal && !_corrupt)

@@ -13,6 +13,10 @@ internal sealed partial class Qcow2Image
     {
         long per = (long)_clusterSize * 8 >> order;
         long start = Math.Max(DivUp(_file.Length, _clusterSize), 1);
+        // Something may end in a cluster that the file does not reach.
+        for (long c = counts.Length - 1; c >= start; c--)
+            if (counts[c] != 0)
+                start = c + 1;
         var used = new SortedSet<long>();
         ulong max = RefcountCodec.Max(order);
         for (long c = 0; c < counts.Length; c++)

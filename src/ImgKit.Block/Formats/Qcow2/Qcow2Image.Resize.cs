@@ -2,7 +2,7 @@ using static ImgKit.Block.Formats.Qcow2.Qcow2Layout;
 
 namespace ImgKit.Block.Formats.Qcow2;
 
-internal sealed partial class Qcow2Image : IEmptyableImage
+internal sealed partial class Qcow2Image
 {
     /// <inheritdoc/>
     public override void Resize(long length, ResizeOptions options = default)
@@ -126,20 +126,6 @@ internal sealed partial class Qcow2Image : IEmptyableImage
             end = Math.Max(end, Math.Min(AlignUp(backing.Length, _clusterSize), length));
         if (end > oldLength && !ReadsAsZero(oldLength, end - oldLength))
             ZeroGuest(oldLength, end - oldLength, ZeroOptions.MayUnmap);
-    }
-
-    /// <inheritdoc/>
-    public void MakeEmpty()
-    {
-        CheckWritable();
-        using var alone = _gate.EnterExclusive();
-        lock (_meta)
-        {
-            CommitAll();
-            DropTables(0);
-            CommitAll();
-            TruncateFile();
-        }
     }
 
     /// <summary>Gives every cluster of a range space. It reads as zeroes afterwards (as before).</summary>

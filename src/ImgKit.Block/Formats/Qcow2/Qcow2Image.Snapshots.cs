@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Globalization;
 using static ImgKit.Block.Formats.Qcow2.Qcow2Layout;
 
@@ -6,9 +5,6 @@ namespace ImgKit.Block.Formats.Qcow2;
 
 internal sealed partial class Qcow2Image : ISnapshotImage
 {
-    private List<Qcow2Snapshot> _snapshots = [];
-    private long _snapshotTableBytes;
-
     /// <inheritdoc/>
     public IReadOnlyList<SnapshotInfo> Snapshots => _snapshots.ConvertAll(s => s.ToInfo());
 
@@ -20,6 +16,8 @@ internal sealed partial class Qcow2Image : ISnapshotImage
         using var alone = _gate.EnterExclusive();
         lock (_meta)
         {
+            if (System.Text.Encoding.UTF8.GetByteCount(name) > ushort.MaxValue)
+                throw new ImageException(ImageErrorKind.InvalidArgument, "File name too long", FileName) { Errno = 36 };
             if (_snapshots.Count >= MaxSnapshots)
                 throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
             CommitAll();
@@ -143,25 +141,32 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             WriteSnapshotTable(_snapshots.FindAll(o => o != s));
             try
             {
-                _file.DebugEvent(BlockDebugEvent.ClusterFree);
+                FreeTree(l1, FreeReason.Snapshot);
+                _refcounts.Free((long)s.L1TableOffset, DivUp(Math.Max(s.L1Size * 8L, 1), _clusterSize), FreeReason.Snapshot);
+                _refcounts.MarkPendingDurable(_gate.Epoch);
+                _refcounts.Reclaim(null);
             }
             catch (Exception e) when (e is ImageException or IOException)
             {
-                EndUnsafe();
-                int errno = HostErrors.NumberOf(e);
-                throw new ImageException(ImageErrorKind.Io, $"Failed to free the cluster and L1 table: {HostErrors.Text(errno)}", FileName, inner: e)
-                {
-                    Errno = errno,
-                };
+                throw Failed("Failed to free the cluster and L1 table", e);
             }
-            FreeTree(l1, FreeReason.Snapshot);
-            _refcounts.Free((long)s.L1TableOffset, DivUp(Math.Max(s.L1Size * 8L, 1), _clusterSize), FreeReason.Snapshot);
-            _refcounts.MarkPendingDurable(_gate.Epoch);
-            _refcounts.Reclaim(null);
-            FixCopiedFlags();
-            _refcounts.Write();
-            EndUnsafe();
+            try
+            {
+                FixCopiedFlags();
+                _refcounts.Write();
+                EndUnsafe();
+            }
+            catch (Exception e) when (e is ImageException or IOException)
+            {
+                throw Failed("Failed to update snapshot status in disk", e);
+            }
         }
+    }
+
+    private ImageException Failed(string what, Exception why)
+    {
+        int errno = HostErrors.NumberOf(why);
+        return new ImageException(ImageErrorKind.Io, $"{what}: {HostErrors.Text(errno)}", FileName, inner: why) { Errno = errno };
     }
 
     /// <inheritdoc/>
@@ -177,7 +182,7 @@ internal sealed partial class Qcow2Image : ISnapshotImage
 
     /// <summary>A view of a snapshot: same file, other table, never written.</summary>
     private Qcow2Image(Qcow2Image parent, ulong[] l1, long length)
-        : this(parent._file, parent.Header, parent._settings with { ReadOnly = true }, parent._options, parent.FileName, parent._warn)
+        : this(parent._file, parent.Header, parent._settings with { ReadOnly = true }, parent._options, parent.FileName, parent._warn, parent._print)
     {
         _hasDataFile = parent._hasDataFile;
         _data = parent._data;
@@ -209,90 +214,6 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             if (ulong.TryParse(s.Id, NumberStyles.None, CultureInfo.InvariantCulture, out ulong id))
                 max = Math.Max(max, id);
         return (max + 1).ToString(CultureInfo.InvariantCulture);
-    }
-
-    private void LoadSnapshots(OpenSettings settings)
-    {
-        _snapshots = [];
-        _snapshotTableBytes = 0;
-        if (Header.SnapshotCount == 0)
-            return;
-        byte[] table = ReadSnapshotTable();
-        int at = 0;
-        for (uint i = 0; i < Header.SnapshotCount; i++)
-        {
-            int start = at;
-            if (!Qcow2Snapshot.TryRead(table, ref at, Header.Size, out var s))
-            {
-                if (settings.ForCheck)
-                    return;     // the check says so
-                throw new ImageException(ImageErrorKind.InvalidFormat, "Failed to read snapshot table: Invalid argument", FileName,
-                    (long)Header.SnapshotsOffset + start) { Errno = 22 };
-            }
-            if (s.UnknownExtra.Length + 24 > MaxSnapshotExtraData && !settings.ForCheck)
-                throw new ImageException(ImageErrorKind.InvalidFormat, $"Too much extra metadata in snapshot table entry {i}\n"
-                    + "You can force-remove this extra metadata with qemu-img check -r all", FileName, (long)Header.SnapshotsOffset + start)
-                {
-                    Errno = 22,
-                };
-            if (at > MaxSnapshotTableBytes && !settings.ForCheck)
-                throw new ImageException(ImageErrorKind.Unsupported, "Snapshot table is too big\n"
-                    + $"You can force-remove all {Header.SnapshotCount - i} overhanging snapshots with qemu-img check -r all", FileName)
-                {
-                    Errno = 27,
-                };
-            _snapshots.Add(s);
-        }
-        _snapshotTableBytes = at;
-    }
-
-    /// <summary>The bytes from the snapshot table on, as many as there can be.</summary>
-    private byte[] ReadSnapshotTable()
-    {
-        // Behind the file's end there are zeroes, which are entries, too.
-        long bytes = Math.Clamp(_file.Length - (long)Header.SnapshotsOffset, 0, MaxSnapshotTableBytes + 65536 * 3) + Header.SnapshotCount * 40L;
-        bytes = Math.Min(bytes, Header.SnapshotCount * (40L + MaxSnapshotExtraData + 65536 * 2));
-        byte[] table = GC.AllocateUninitializedArray<byte>((int)bytes);
-        ReadHost(_file, (long)Header.SnapshotsOffset, table);
-        return table;
-    }
-
-    /// <summary>Writes the list to a new place and makes the header name it. Under the metadata lock, alone.</summary>
-    private void WriteSnapshotTable(List<Qcow2Snapshot> list)
-    {
-        using var bytes = new MemoryStream();
-        foreach (var s in list)
-            bytes.Write(s.ToBytes());
-        if (bytes.Length > MaxSnapshotTableBytes)
-            throw new ImageException(ImageErrorKind.Unsupported, "File too large", FileName) { Errno = 27 };
-        long oldOffset = (long)Header.SnapshotsOffset, oldBytes = _snapshotTableBytes;
-        long offset = 0;
-        if (list.Count > 0)
-        {
-            offset = AllocateTable(bytes.Length);
-            _refcounts.Write();
-            _file.Write(offset, bytes.ToArray());
-        }
-        _file.Flush();
-        Span<byte> pointer = stackalloc byte[12];
-        BinaryPrimitives.WriteUInt32BigEndian(pointer, (uint)list.Count);
-        BinaryPrimitives.WriteUInt64BigEndian(pointer[4..], (ulong)offset);
-        _file.Write(60, pointer);
-        _file.Flush();
-        (Header.SnapshotCount, Header.SnapshotsOffset, _snapshotTableBytes) = ((uint)list.Count, (ulong)offset, bytes.Length);
-        _snapshots = list;
-        if (oldBytes <= 0)
-            return;
-        try
-        {
-            _file.DebugEvent(BlockDebugEvent.ClusterFree);
-            _refcounts.Decrement(oldOffset >> _clusterBits, DivUp(oldBytes, _clusterSize), FreeReason.Snapshot);
-        }
-        catch (Exception e) when (e is ImageException or IOException)
-        {
-            // Space is lost, nothing else.
-            _warn($"qcow2_free_clusters failed: {HostErrors.Text(HostErrors.NumberOf(e))}");
-        }
     }
 
     private ulong[] ReadSnapshotL1(Qcow2Snapshot s)

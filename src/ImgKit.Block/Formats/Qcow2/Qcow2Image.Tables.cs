@@ -6,23 +6,41 @@ namespace ImgKit.Block.Formats.Qcow2;
 /// <summary>Work on whole tables, for snapshots, sizes and repairs. All alone in the image, and under the metadata lock.</summary>
 internal sealed partial class Qcow2Image
 {
+    private bool _unsafe;       // counts and tables do not agree, and the dirty bit says so
+
     /// <summary>Begins a change during which counts and tables do not agree: the dirty bit says so to whoever opens next.</summary>
     private void BeginUnsafe()
     {
-        if (Header.Version < 3 || Header.HasFlag(IncompatDirty))
+        if (Header.Version < 3)
             return;
-        Header.Incompatible |= IncompatDirty;
-        WriteFeatureBits();
-        _file.Flush();
+        if (!Header.HasFlag(IncompatDirty))
+        {
+            Header.Incompatible |= IncompatDirty;
+            try
+            {
+                WriteFeatureBits();
+            }
+            catch
+            {
+                Header.Incompatible &= ~IncompatDirty;
+                throw;
+            }
+            _file.Flush();
+        }
+        _unsafe = true;
     }
 
     private void EndUnsafe()
     {
-        if (Header.Version < 3 || _marksDirty || !Header.HasFlag(IncompatDirty))
+        if (!_unsafe)
             return;
         _file.Flush();
-        Header.Incompatible &= ~IncompatDirty;
-        WriteFeatureBits();
+        if (!_marksDirty)
+        {
+            Header.Incompatible &= ~IncompatDirty;
+            WriteFeatureBits();
+        }
+        _unsafe = false;
     }
 
     /// <summary>Allocates space for a table.</summary>

@@ -70,7 +70,13 @@ internal sealed partial class Qcow2Image
         {
             var (host, length) = LookupWritable(offset, source.Length);
             int n = (int)length;
-            if (n > 0)
+            // Data, then space that is kept for zeroes: one request to the file.
+            int joined = n > 0 && n < source.Length && GoesOnInKept(offset + n, host + n) ? WriteAllocating(offset, source) : 0;
+            if (joined > 0)
+            {
+                n = joined;
+            }
+            else if (n > 0)
             {
                 CheckOverlap(host, n);
                 _file.DebugEvent(BlockDebugEvent.WriteAio);
@@ -83,6 +89,15 @@ internal sealed partial class Qcow2Image
             source = source[n..];
             offset += n;
         }
+    }
+
+    /// <summary>The cluster that begins at a guest offset has space of its own, at this place, that holds no data yet.</summary>
+    private bool GoesOnInKept(long guest, long host)
+    {
+        if (_extended || (guest & _clusterMask) != 0 || SliceFor(guest) is not { } slice)
+            return false;
+        ulong entry = slice.Entry((int)(guest >> _clusterBits) & ((1 << _sliceBits) - 1));
+        return CanKeep(entry) && (entry & ZeroFlag) != 0 && (long)(entry & OffsetMask) == host;
     }
 
     /// <summary>What a write does to clusters that need space.</summary>
@@ -172,18 +187,22 @@ internal sealed partial class Qcow2Image
         var slice = SliceForWrite(offset);
         int index = (int)first & ((1 << _sliceBits) - 1);
         var (entry, bitmap) = EntryAt(slice, index);
-        if (LookupWritable(offset, 1).Length > 0)
-            return false;       // somebody was faster
         a.FirstCluster = first;
         a.KeepsHost = CanKeep(entry);
         if (a.KeepsHost)
         {
             a.Host = (long)(entry & OffsetMask);
             CheckEntry(slice, index, ClusterKind.ZeroKept, a.Host, first << _clusterBits);
+            // Clusters that hold data come along where they lie in a row.
+            bool needed = LookupWritable(offset, 1).Length == 0;
             long n = 1;
-            while (n < clusters && EntryAt(slice, index + (int)n).Entry is var e && CanKeep(e)
-                && (long)(e & OffsetMask) == a.Host + (n << _clusterBits) && LookupWritable((first + n) << _clusterBits, 1).Length == 0)
+            while (n < clusters && EntryAt(slice, index + (int)n).Entry is var e && CanKeep(e) && (long)(e & OffsetMask) == a.Host + (n << _clusterBits))
+            {
+                needed |= LookupWritable((first + n) << _clusterBits, 1).Length == 0;
                 n++;
+            }
+            if (!needed)
+                return false;       // somebody was faster
             a.Clusters = n;
         }
         else
@@ -228,23 +247,17 @@ internal sealed partial class Qcow2Image
         long start = a.FirstCluster << _clusterBits;
         long end = offset + bytes;
         long lastStart = (end - 1) & ~_clusterMask;
-        if (!_extended)
-        {
-            a.CopyFrom = start;
-            a.CopyTo = lastStart + _clusterSize;
-            return;
-        }
         long mask = (1L << _subclusterBits) - 1;
         long from = offset & ~mask, to = (end + mask) & ~mask;
         if (a.KeepsHost)
         {
-            // Subclusters that hold data already are written in part.
+            // (Sub)clusters that hold data already are written in part.
             if (LookupWritable(from, 1).Length > 0)
                 from = offset;
             if (to > end && LookupWritable(to - 1, 1).Length > 0)
                 to = end;
         }
-        else
+        else if (_extended)
         {
             // Data of the old cluster moves along.
             var (entry, bitmap) = slice.ExtendedEntry(index);

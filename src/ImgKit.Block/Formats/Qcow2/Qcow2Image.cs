@@ -13,6 +13,7 @@ internal sealed partial class Qcow2Image : BlockDevice
     private BlockDevice? _backing;
     private readonly OpenSettings _settings;
     private readonly Action<string> _warn;
+    private readonly Action<string> _print;
     private readonly RequestGate _gate = new();
 
     /// <summary>The metadata lock: reference counts, changes of L1 and L2 entries, allocations in flight. Waited on for the last.</summary>
@@ -35,7 +36,8 @@ internal sealed partial class Qcow2Image : BlockDevice
     private readonly bool _ownsDevices = true;
     private Qcow2Options _options;
 
-    private Qcow2Image(BlockDevice file, Qcow2Header header, OpenSettings settings, Qcow2Options options, string fileName, Action<string> warn)
+    private Qcow2Image(BlockDevice file, Qcow2Header header, OpenSettings settings, Qcow2Options options, string fileName,
+        Action<string> warn, Action<string> print)
     {
         _file = file;
         _data = file;
@@ -43,6 +45,7 @@ internal sealed partial class Qcow2Image : BlockDevice
         _settings = settings;
         _options = options;
         _warn = warn;
+        _print = print;
         FileName = fileName;
         _writable = !settings.ReadOnly && !file.IsReadOnly;
         _clusterBits = header.ClusterBits;

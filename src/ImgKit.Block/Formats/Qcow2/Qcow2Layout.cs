@@ -53,6 +53,7 @@ internal static class Qcow2Layout
     public const int MaxSnapshots = 65536;
     public const long MaxSnapshotTableBytes = 64L << 20;
     public const int MaxSnapshotExtraData = 1024;
+    public const int MinSnapshotBytes = 40;
     public const int MaxBitmaps = 65535;
     public const long MaxBitmapDirectoryBytes = MaxBitmaps * 1024L;
     public const int MaxBitmapName = 1023;

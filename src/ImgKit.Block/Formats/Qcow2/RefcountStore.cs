@@ -167,10 +167,6 @@ internal sealed partial class RefcountStore
                 got = FreeRun(at, count);
             }
             CheckReach(at, got);
-            // Up to where counts reach: the block for what follows then comes to lie behind this, not before.
-            long per = EntriesPerBlock;
-            if (!exact && BlockAt(at / per) is not null && BlockAt((at + got - 1) / per) is null)
-                got = per - at % per;
             if (EnsureBlocks(at, got))
                 continue;       // a block may have taken what was found
             if (at == 0)
@@ -319,7 +315,6 @@ internal sealed partial class RefcountStore
         if ((offset & (ClusterSize - 1)) != 0)
             throw _image.SignalCorruption(true, offset, $"Refblock offset {Hex(offset)} unaligned (reftable index: {Hex(index)})");
         byte[] data = GC.AllocateUninitializedArray<byte>((int)ClusterSize);
-        _file.DebugEvent(BlockDebugEvent.RefBlockLoad);
         _file.Read(offset, data);
         b = new RefcountBlock((int)index, offset, data) { Used = true };
         Keep(b);
@@ -345,7 +340,7 @@ internal sealed partial class RefcountStore
         _blocks[block.Index] = block;
     }
 
-    /// <summary>Makes sure that blocks cover a range.</summary>
+    /// <summary>Makes sure that blocks cover a range. New ones come to lie behind it, so that the range stays in a row.</summary>
     /// <returns>true when one had to be allocated.</returns>
     private bool EnsureBlocks(long cluster, long count)
     {
@@ -353,27 +348,30 @@ internal sealed partial class RefcountStore
         for (long i = cluster / EntriesPerBlock; i <= (cluster + count - 1) / EntriesPerBlock; i++)
         {
             if (BlockAt(i) is not null)
+            {
+                _file.DebugEvent(BlockDebugEvent.RefBlockLoad);
                 continue;
-            AllocateBlock(i);
+            }
+            AllocateBlock(i, cluster + count);
             made = true;
         }
         return made;
     }
 
-    private void AllocateBlock(long index)
+    private void AllocateBlock(long index, long from)
     {
         _file.DebugEvent(BlockDebugEvent.RefBlockAlloc);
         if (index >= _table.Length)
             GrowTable(index);
         while (BlockAt(index) is null)
         {
-            long cluster = NextFree(_freeHint);
+            long cluster = NextFree(from);
             if (cluster == 0)
                 throw _image.SignalCorruption(true, 0, "Preventing invalid allocation of refcount block at offset 0");
             long describes = cluster / EntriesPerBlock;
             if (describes != index && BlockAt(describes) is null)
             {
-                AllocateBlock(describes);       // describes itself
+                AllocateBlock(describes, from); // describes itself
                 continue;
             }
             _image.CheckOverlap(cluster << _clusterBits, ClusterSize);
@@ -383,7 +381,6 @@ internal sealed partial class RefcountStore
             _dirtyTableEntries.Add(index);
             Keep(block);
             Set(cluster, 1);
-            _freeHint = cluster + 1;
             _image.Metadata.Add(cluster, 1);
         }
     }
@@ -410,7 +407,9 @@ internal sealed partial class RefcountStore
         IsDirty = false;
         if (_dirtyTableEntries.Count == 0)
             return;
+        _file.DebugEvent(BlockDebugEvent.RefBlockAllocWrite);
         _file.Flush();
+        _file.DebugEvent(BlockDebugEvent.RefBlockAllocHookup);
         Span<byte> entry = stackalloc byte[8];
         foreach (long i in _dirtyTableEntries)
         {
@@ -444,9 +443,11 @@ internal sealed partial class RefcountStore
                 Operation = "This operation would make the refcount table grow beyond the maximum size supported by QEMU, aborting",
             };
         CheckReach(start, tableClusters + blocks);
+        _file.DebugEvent(BlockDebugEvent.RefTableGrow);
         var table = new ulong[entries];
         _table.CopyTo(table, 0);
         long used = tableClusters + blocks;
+        _file.DebugEvent(BlockDebugEvent.RefBlockAllocWriteBlocks);
         for (long i = 0; i < blocks; i++)
         {
             byte[] block = new byte[ClusterSize];
@@ -461,8 +462,10 @@ internal sealed partial class RefcountStore
         byte[] bytes = new byte[entries * 8];
         for (long i = 0; i < entries; i++)
             BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan((int)i * 8), table[i]);
+        _file.DebugEvent(BlockDebugEvent.RefBlockAllocWriteTable);
         _file.Write(tableOffset, bytes);
         _file.Flush();
+        _file.DebugEvent(BlockDebugEvent.RefBlockAllocSwitchTable);
         var header = _image.Header;
         long oldOffset = (long)header.RefcountTableOffset;
         long oldClusters = header.RefcountTableClusters;
