@@ -434,8 +434,8 @@ internal sealed partial class Qcow2Image
                 if (_l2.Find(l1Index * SlicesPerTable + s) is { } present)
                     present.Data.CopyTo(content, (int)s * sliceBytes);
         }
-        _file.DebugEvent(BlockDebugEvent.L2AllocWrite);
         long offset = _refcounts.Allocate(1, "L2 table");
+        _file.DebugEvent(BlockDebugEvent.L2AllocWrite);
         CheckOverlap(offset, _clusterSize);
         EnsureFileLength(offset + _clusterSize);
         lock (_l2.LoadLock(l1Index))

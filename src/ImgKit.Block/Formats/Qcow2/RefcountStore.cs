@@ -347,6 +347,7 @@ internal sealed partial class RefcountStore
         bool made = false;
         for (long i = cluster / EntriesPerBlock; i <= (cluster + count - 1) / EntriesPerBlock; i++)
         {
+            _file.DebugEvent(BlockDebugEvent.RefBlockAlloc);
             if (BlockAt(i) is not null)
             {
                 _file.DebugEvent(BlockDebugEvent.RefBlockLoad);
@@ -360,7 +361,6 @@ internal sealed partial class RefcountStore
 
     private void AllocateBlock(long index, long from)
     {
-        _file.DebugEvent(BlockDebugEvent.RefBlockAlloc);
         if (index >= _table.Length)
             GrowTable(index);
         while (BlockAt(index) is null)
