@@ -6,6 +6,7 @@ using ImgKit.Machine.Devices.Input;
 using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Serial;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Firmware;
 using ImgKit.Machine.Pci;
 
@@ -175,6 +176,13 @@ public sealed partial class Pc : IMachineControl, IDisposable
         for (int i = 0; i < 4; i++)
             if (options.IdeDrives[i] is { } drive)
                 IdeChannels[i >> 1].Attach(i & 1, drive);
+        Floppy = Add(new FloppyController(Services, Dma) { ChecksRate = options.ChecksFloppyRate });
+        for (int i = 0; i < 2; i++)
+            if (options.Floppies[i] is { } floppy)
+            {
+                Floppy.Attach(i, floppy, options.FloppyKinds[i]);
+                AddFloppyBoot(i, floppy);
+            }
         FwCfg = Add(new FwCfg(Services));
         if (options.Kernel != null)
             _kernel = new KernelLoader(options.Kernel, options.InitialRamDisks, options.CommandLine);
@@ -191,6 +199,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
 
     /// <summary>The two IDE channels.</summary>
     public IReadOnlyList<IdeChannel> IdeChannels { get; }
+
+    /// <summary>The floppy disk controller.</summary>
+    public FloppyController Floppy { get; }
 
     /// <summary>The ISA DMA controllers.</summary>
     public Dma8237 Dma { get; }
@@ -288,7 +299,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         [.. Processors.Select(p => (uint)p.Index)],
         (uint)Math.Max(Services.Memory.LowSize, 0xC000_0000 - 0x2000_0000UL),
         (1UL << 32) + Services.Memory.HighSize,
-        _devices.Any(d => d is Hpet), _options.Floppies.Any(f => f != null),
+        _devices.Any(d => d is Hpet), Floppy.KindOf(0) != 0 || Floppy.KindOf(1) != 0,
         _options.SerialPorts.Count(s => s != null), _options.ParallelPorts.Any(p => p != null),
         _devices.Any(d => d is PanicPort));
 
@@ -351,6 +362,12 @@ public sealed partial class Pc : IMachineControl, IDisposable
     /// <param name="path">the firmware's path to it, asked for at each start.</param>
     public void AddBootEntry(int index, Func<string> path) => _bootEntries.Add((index, path));
 
+    internal void AddFloppyBoot(int unit, Drive drive)
+    {
+        if (drive.BootIndex >= 0)
+            AddBootEntry(drive.BootIndex, () => $"{(Pci != null ? "/pci@i0cf8/isa@1" : "/isa")}/fdc@03f0/floppy@{unit}");
+    }
+
     private bool _bootedOnce;
 
     // The bytes that SeaBIOS reads (its src/hw/rtc.h) and those of the IBM AT.
@@ -372,11 +389,11 @@ public sealed partial class Pc : IMachineControl, IDisposable
         _rtc[0x5F] = (byte)(_options.Processors - 1);
         _rtc[0x0F] = 0;
         byte equipment = 0x06;      // FPU and mouse
-        int floppies = _options.Floppies.Count(f => f != null);
+        int floppies = (Floppy.KindOf(0) != 0 ? 1 : 0) + (Floppy.KindOf(1) != 0 ? 1 : 0);
         if (floppies > 0)
             equipment |= (byte)(1 | (floppies - 1) << 6);
         _rtc[0x14] = equipment;
-        _rtc[0x10] = (byte)(FloppyType(0) << 4 | FloppyType(1));
+        _rtc[0x10] = (byte)((int)Floppy.KindOf(0) << 4 | (int)Floppy.KindOf(1));
         string order = !_bootedOnce && _options.BootOnce != null ? _options.BootOnce : _options.BootOrder;
         int nibbles = 0;
         for (int i = 0; i < Math.Min(3, order.Length); i++)
@@ -385,8 +402,6 @@ public sealed partial class Pc : IMachineControl, IDisposable
         _rtc[0x38] = (byte)((nibbles >> 8 & 15) << 4);
         _bootedOnce = true;
     }
-
-    private int FloppyType(int unit) => _options.Floppies[unit] is not { } f ? 0 : f.Length > 1_474_560 ? 5 : 4;
 
     /// <inheritdoc/>
     public void Dispose()

@@ -91,6 +91,12 @@ public sealed class PcOptions
     /// <summary>Disks by IDE position 0..3 (primary master, slave, secondary master, slave).</summary>
     public Drive?[] IdeDrives { get; } = new Drive?[4];
 
+    /// <summary>Kinds of the floppy drives; None: the one for the disk.</summary>
+    public Devices.Storage.Floppy.FloppyDriveKind[] FloppyKinds { get; } = new Devices.Storage.Floppy.FloppyDriveKind[2];
+
+    /// <summary>Floppy disks can be read at their own data rates only.</summary>
+    public bool ChecksFloppyRate { get; init; } = true;
+
     /// <summary>Floppies A and B.</summary>
     public Drive?[] Floppies { get; } = new Drive?[2];
 }

@@ -7,6 +7,7 @@ using ImgKit.Cpu.Translator;
 using ImgKit.Machine;
 using ImgKit.Machine.CharDevices;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Firmware;
 using ImgKit.Machine.Monitors;
 
@@ -75,6 +76,7 @@ internal sealed class MachineBuilder : IDisposable
             NoReboot = s.NoReboot,
             NoShutdown = s.NoShutdown,
             StartStopped = s.StartStopped,
+            ChecksFloppyRate = s.Global("isa-fdc", "check_media_rate") is not ("off" or "false" or "no"),
         };
         LoadRamDisks(options);
         AddPorts(options);
@@ -87,12 +89,13 @@ internal sealed class MachineBuilder : IDisposable
         {
             if (p.Interface == DriveOpener.Interface.Ide)
                 options.IdeDrives[p.Index < 4 ? p.Index : throw new MachineException($"drive index {p.Index}: there are four IDE drives")] = p.Drive;
-            else if (p.Interface == DriveOpener.Interface.Floppy && DeviceCatalogue.Find("isa-fdc") == null)
-                throw new MachineException($"drive {p.Drive.Name}: floppy drives are not supported yet");
             else if (p.Interface == DriveOpener.Interface.Floppy)
                 options.Floppies[p.Index < 2 ? p.Index : throw new MachineException($"drive index {p.Index}: there are two floppy drives")] = p.Drive;
         }
-        // As the peer has it: a CD-ROM drive without a medium, unless the place is taken.
+        AddGlobalFloppies(options);
+        // As the peer has it: a floppy drive and a CD-ROM drive without a medium, unless the place is taken.
+        if (!s.NoDefaults && options.Floppies[0] == null && !s.Devices.Exists(d => d == "floppy" || d.StartsWith("floppy,", StringComparison.Ordinal)))
+            options.Floppies[0] = new Drive { Name = "floppy0", IsRemovable = true };
         if (!s.NoDefaults && options.IdeDrives[2] == null)
             options.IdeDrives[2] = new Drive { Name = "ide1-cd0", IsCdRom = true, IsRemovable = true, IsReadOnly = true };
 
@@ -109,7 +112,10 @@ internal sealed class MachineBuilder : IDisposable
             }
         for (int i = 0; i < 2; i++)
             if (options.Floppies[i] is { } f)
+            {
+                f.AttachedTo = $"/machine/unattached/floppy{i}";
                 _pc.AddDrive(f);
+            }
         AddDevices(placed);
         foreach (var (device, qmp, pretty) in _monitors)
             _ = qmp ? (object)new QmpMonitor(_pc, device, pretty) : new HumanMonitor(_pc, device);
@@ -247,6 +253,37 @@ internal sealed class MachineBuilder : IDisposable
         return placed;
     }
 
+    // -global isa-fdc.driveA=ID and isa-fdc.fdtypeA=TYPE
+    private void AddGlobalFloppies(PcOptions options)
+    {
+        for (int i = 0; i < 2; i++)
+        {
+            options.FloppyKinds[i] = FloppyDriveDevice.ParseKind(_settings.Global("isa-fdc", i == 0 ? "fdtypeA" : "fdtypeB"));
+            if (_settings.Global("isa-fdc", i == 0 ? "driveA" : "driveB") is not { } id)
+                continue;
+            if (options.Floppies[i] != null)
+                throw new MachineException($"Floppy unit {i} is in use");
+            var named = _named.GetValueOrDefault(id) ?? throw new MachineException($"Property 'isa-fdc.drive{(char)('A' + i)}' can't find value '{id}'");
+            var drive = new Drive
+            {
+                Name = named.Name,
+                Media = named.Media,
+                Overlay = named.Overlay,
+                FileName = named.FileName,
+                IsRemovable = true,
+                IsReadOnly = named.IsReadOnly,
+                OnReadError = named.OnReadError,
+                OnWriteError = named.OnWriteError,
+                BootIndex = _settings.Global("isa-fdc", i == 0 ? "bootindexA" : "bootindexB") is { } b && int.TryParse(b, out int n) ? n : named.BootIndex,
+            };
+            named.AttachedTo = $"/machine/unattached/floppy{i}";
+            _replaced.Add(named);
+            options.Floppies[i] = drive;
+        }
+    }
+
+    private readonly HashSet<Drive> _replaced = [];
+
     private void Name(string name, Drive drive)
     {
         if (!_named.TryAdd(name, drive))
@@ -275,7 +312,7 @@ internal sealed class MachineBuilder : IDisposable
             };
             if (type == null)
             {
-                if (p.Interface == DriveOpener.Interface.None)
+                if (p.Interface == DriveOpener.Interface.None && !_replaced.Contains(p.Drive))
                     _pc!.AddDrive(p.Drive);
                 continue;
             }
@@ -294,6 +331,9 @@ internal sealed class MachineBuilder : IDisposable
                 if (!known.Contains(key))
                     throw new MachineException($"Property '{type.Name}.{key}' not found");
             var properties = new Dictionary<string, string>();
+            foreach (var (driver, key, value) in _settings.Globals)
+                if (driver == type.Name && known.Contains(key))
+                    properties[key] = value;
             foreach (var (key, value) in values)
                 properties[key] = value;
             try

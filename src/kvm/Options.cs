@@ -45,6 +45,7 @@ internal static class Options
         new("snapshot", null, "write to temporary files instead of the disk images", (s, _) => s.Snapshot = true),
         new("boot", "[order=drives][,once=drives][,menu=on|off][,reboot-timeout=ms]", "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
         new("device", "driver[,prop[=value][,...]]", "add a device ('-device help' lists them)", Device),
+        new("global", "driver.property=value", "set a property of all devices of a type (isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate)", Global),
         new("kernel", "bzImage", "start a kernel instead of the firmware: Linux, ELF with PVH entry, Multiboot", (s, v) => s.Kernel = v),
         new("append", "cmdline", "command line of the kernel", (s, v) => s.CommandLine = v),
         new("initrd", "file", "initial RAM disk of the kernel", (s, v) => s.InitialRamDisk = v),
@@ -334,6 +335,39 @@ internal static class Options
             throw new HelpRequested(DeviceCatalogue.Help(DeviceCatalogue.Find(name)
                 ?? throw new UsageException($"'{name}' is not a valid device model name")));
         s.Devices.Add(value);
+    }
+
+    private static readonly string[] FloppyGlobals = ["driveA", "driveB", "fdtypeA", "fdtypeB", "bootindexA", "bootindexB", "check_media_rate"];
+
+    private static void Global(Settings s, string value)
+    {
+        int equals = value.IndexOf('=', StringComparison.Ordinal), dot = value.IndexOf('.', StringComparison.Ordinal);
+        string? driver = null, property = null, text = null;
+        if (dot > 0 && equals > dot)
+            (driver, property, text) = (value[..dot], value[(dot + 1)..equals], value[(equals + 1)..]);
+        else
+            foreach (var (key, v) in OptionList.Parse(value))
+                switch (key)
+                {
+                    case "driver":
+                        driver = v;
+                        break;
+                    case "property":
+                        property = v;
+                        break;
+                    case "value":
+                        text = v;
+                        break;
+                    default:
+                        throw new UsageException($"Invalid parameter '{key}'");
+                }
+        if (driver == null || property == null || text == null)
+            throw new UsageException("driver, property and value are needed");
+        bool known = driver == "isa-fdc" ? FloppyGlobals.Contains(property)
+            : DeviceCatalogue.Find(driver) is { } type && type.Properties.Any(p => p.Name == property);
+        if (!known)
+            throw new UsageException($"Property '{driver}.{property}' not found");
+        s.Globals.Add((driver, property, text));
     }
 
     private static void Rtc(Settings s, string value)

@@ -30,6 +30,11 @@ internal sealed class Settings
     internal List<DriveSpec> Drives { get; } = [];
     internal List<string> BlockDevices { get; } = [];
     internal List<string> Devices { get; } = [];
+    internal List<(string Driver, string Property, string Value)> Globals { get; } = [];
+
+    /// <summary>The last <c>-global</c> of a property; null: none.</summary>
+    internal string? Global(string driver, string property) => Globals.FindLast(g => g.Driver == driver && g.Property == property).Value;
+
     internal List<string> CharDevices { get; } = [];
     internal List<string> Serials { get; } = [];
     internal List<string> Parallels { get; } = [];

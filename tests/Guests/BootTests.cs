@@ -43,6 +43,15 @@ public sealed class BootTests
         Assert.Equal(before, SHA256.HashData(File.ReadAllBytes(Rescue)));
     }
 
+    [Fact]
+    public void Grub_starts_from_a_floppy()
+    {
+        using var guest = new Guest("-m", "64", "-fda", "/usr/lib/grub-rescue/grub-rescue-floppy.img", "-boot", "a", "-snapshot");
+        guest.WaitForScreen("GNU/Hurd", 120);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
     [Theory]
     [InlineData("scsi-hd", "disk")]
     [InlineData("scsi-cd", "cdrom")]
@@ -97,7 +106,7 @@ public sealed class BootTests
     }
 
     [Fact]
-    public void Linux_reads_and_writes_scsi_disks()
+    public void Linux_reads_and_writes_scsi_disks_and_a_floppy()
     {
         var (kernel, ramDisk) = Repository.MakeKernel("amd64");
         string folder = Directory.CreateTempSubdirectory("disks").FullName;
@@ -108,12 +117,17 @@ public sealed class BootTests
             new Random(1).NextBytes(content);
             File.WriteAllBytes(disk, content);
             string sum = Convert.ToHexStringLower(MD5.HashData(content.AsSpan(0, 1 << 20)));
+            string floppy = Path.Combine(folder, "floppy");
+            File.WriteAllBytes(floppy, content[..1_474_560]);
             using var guest = new Guest("-m", "512", "-vga", "none", "-kernel", kernel, "-initrd", ramDisk, "-append", "console=ttyS0 panic=-1 quiet write",
-                "-drive", $"file={disk},format=raw,if=scsi", "-drive", $"file={Rescue},format=raw,if=scsi,media=cdrom", "-no-reboot");
+                "-drive", $"file={floppy},format=raw,if=floppy", "-drive", $"file={disk},format=raw,if=scsi", "-drive", $"file={Rescue},format=raw,if=scsi,media=cdrom", "-no-reboot");
             Assert.Equal(0, guest.WaitForExit(300));
             Assert.Contains("HOST sym53c8xx", guest.Serial);
             Assert.Contains($"MD5 sda {sum}", guest.Serial);
             Assert.Contains("WRITTEN sda", guest.Serial);
+            Assert.Contains($"MD5 fd0 {sum}", guest.Serial);
+            Assert.Contains("WRITTEN fd0", guest.Serial);
+            Assert.True(File.ReadAllBytes(floppy).AsSpan(512 << 10).StartsWith("written by the guest\n"u8));
             byte[] after = File.ReadAllBytes(disk);
             Assert.True(after.AsSpan(512 << 10).StartsWith("written by the guest\n"u8));
             Assert.Equal(content.AsSpan(0, 512 << 10).ToArray(), after.AsSpan(0, 512 << 10).ToArray());

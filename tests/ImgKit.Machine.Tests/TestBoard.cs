@@ -35,6 +35,9 @@ internal sealed class TestBoard : IMachineControl, IDisposable
 
     internal MachineServices Services { get; }
 
+    /// <summary>The device under test, where a test needs it again.</summary>
+    internal Device? Controller { get; set; }
+
     internal LineRecorder Lines { get; } = new();
 
     internal List<string> Requests { get; } = [];

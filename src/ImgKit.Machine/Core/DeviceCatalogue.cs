@@ -2,6 +2,7 @@ using System.Text;
 using ImgKit.Machine.Devices.Display;
 using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Devices.Storage.Scsi;
 using ImgKit.Machine.Devices.Virtio;
 
@@ -18,6 +19,7 @@ public static class DeviceCatalogue
         Lsi53C895A.Type,
         ScsiDriveDevice.HardDisk,
         ScsiDriveDevice.CdRom,
+        FloppyDriveDevice.Type,
         VirtioBlk.Type,
         VirtioRng.Type,
         StdVga.Type,

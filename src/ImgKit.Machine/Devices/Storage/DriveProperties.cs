@@ -16,13 +16,15 @@ internal static class DriveProperties
     /// <summary>Makes the drive that a device uses of the one that its options name, and puts it in its place in the machine's list.
     /// Throws <see cref="MachineException"/>.</summary>
     /// <param name="plug">what the factory was given.</param>
-    /// <param name="isCdRom">a CD-ROM drive: may be empty.</param>
+    /// <param name="mayBeEmpty">the medium can be taken out: a CD-ROM, or a floppy.</param>
     /// <param name="place">identifier for monitors where the user gave none.</param>
     /// <param name="name">name of the drive where none is named.</param>
-    internal static Drive Make(DevicePlug plug, bool isCdRom, string place, string name)
+    /// <param name="isFloppy">a floppy drive.</param>
+    internal static Drive Make(DevicePlug plug, bool mayBeEmpty, string place, string name, bool isFloppy = false)
     {
+        bool isCdRom = mayBeEmpty && !isFloppy;
         var options = plug.Options;
-        var source = isCdRom && options.Text("drive") == null ? null : plug.Drive();
+        var source = mayBeEmpty && options.Text("drive") == null ? null : plug.Drive();
         if (source is { AttachedTo: not null })
             throw new MachineException($"Drive '{source.Name}' is already in use by another block device");
         var drive = new Drive
@@ -32,8 +34,8 @@ internal static class DriveProperties
             Overlay = source?.Overlay,
             FileName = source?.FileName ?? "",
             IsCdRom = isCdRom,
-            IsRemovable = isCdRom,
-            IsReadOnly = isCdRom || source!.IsReadOnly,
+            IsRemovable = mayBeEmpty,
+            IsReadOnly = isCdRom || source is { IsReadOnly: true },
             Serial = options.Text("serial") ?? source?.Serial,
             OnReadError = Policy(options, "rerror", false) ?? source?.OnReadError ?? ErrorPolicy.Report,
             OnWriteError = Policy(options, "werror", true) ?? source?.OnWriteError ?? ErrorPolicy.StopOnNoSpace,
@@ -41,7 +43,7 @@ internal static class DriveProperties
             BootIndex = options.Text("bootindex") != null ? (int)options.Number("bootindex", 0) : source?.BootIndex ?? -1,
             AttachedTo = options.Text("id") ?? place,
         };
-        if (!isCdRom && drive.Media == null)
+        if (!mayBeEmpty && drive.Media == null)
             throw new MachineException("Device needs media, but drive is empty");
         source?.AttachedTo = drive.AttachedTo;
         plug.Machine.ReplaceDrive(source, drive);
