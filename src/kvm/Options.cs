@@ -45,7 +45,7 @@ internal static class Options
         new("snapshot", null, "write to temporary files instead of the disk images", (s, _) => s.Snapshot = true),
         new("boot", "[order=drives][,once=drives][,menu=on|off][,reboot-timeout=ms]", "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
         new("device", "driver[,prop[=value][,...]]", "add a device ('-device help' lists them)", Device),
-        new("global", "driver.property=value", "set a property of all devices of a type (isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate)", Global),
+        new("global", "driver.property=value", "set a property of all devices of a type (also isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate; kvm-pit: lost_tick_policy=delay|discard)", Global),
         new("kernel", "bzImage", "start a kernel instead of the firmware: Linux, ELF with PVH entry, Multiboot", (s, v) => s.Kernel = v),
         new("append", "cmdline", "command line of the kernel", (s, v) => s.CommandLine = v),
         new("initrd", "file", "initial RAM disk of the kernel", (s, v) => s.InitialRamDisk = v),
@@ -74,7 +74,6 @@ internal static class Options
         new("no-reboot", null, "exit instead of rebooting", (s, _) => s.NoReboot = true),
         new("no-shutdown", null, "stop instead of exiting when the guest powers off", (s, _) => s.NoShutdown = true),
         new("no-acpi", null, "no ACPI", (s, _) => s.Acpi = false),
-        new("global", "driver.property=value", "a property of a device that the machine brings: kvm-pit.lost_tick_policy=delay|discard", Global),
         new("no-hpet", null, "no HPET", (s, _) => s.Hpet = false),
         new("S", null, "do not start the processors ('c' in the monitor does)", (s, _) => s.StartStopped = true),
         new("D", "logfile", "write the log to a file", (s, v) => s.LogFile = v),
@@ -363,6 +362,11 @@ internal static class Options
                 }
         if (driver == null || property == null || text == null)
             throw new UsageException("driver, property and value are needed");
+        if (driver == "kvm-pit" && property.Replace('-', '_') == "lost_tick_policy" && text is "delay" or "discard")
+        {
+            s.ReinjectPitTicks = text == "delay";
+            return;
+        }
         bool known = driver == "isa-fdc" ? FloppyGlobals.Contains(property)
             : DeviceCatalogue.Find(driver) is { } type && type.Properties.Any(p => p.Name == property);
         if (!known)
@@ -405,13 +409,6 @@ internal static class Options
             }
         s.LogFile ??= "-";
     }
-
-    private static void Global(Settings s, string value) => s.ReinjectPitTicks = value.Replace('-', '_') switch
-    {
-        "kvm_pit.lost_tick_policy=delay" => true,
-        "kvm_pit.lost_tick_policy=discard" => false,
-        _ => throw new UsageException("not a property that can be set: kvm-pit.lost_tick_policy=delay|discard is"),
-    };
 
     private static void NoNetwork(string option, string value)
     {
