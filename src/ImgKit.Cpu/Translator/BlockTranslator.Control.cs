@@ -94,25 +94,8 @@ internal sealed unsafe partial class BlockTranslator
             EmitDataCall(_stubs.StepDone, target);
             return;
         }
-        int entry = _jumpCache + TranslatorVcpu.JumpIndex(target) * 16;
-        _e.LoadGs(Host.Rcx, entry);
-        if (!_mode.Is64)
-        {
-            _e.Lea(Host.Rcx, Host.Rcx, -1, 0, (int)target, false);
-        }
-        else if ((long)target == (int)target)
-        {
-            _e.Lea(Host.Rcx, Host.Rcx, -1, 0, (int)target, true);
-        }
-        else
-        {
-            _e.MovImmediate(Host.Rbp, target);
-            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, true);
-        }
-        byte* hit = _e.JrcxzForward();
-        EmitDataCall(_stubs.Goto, target);
-        _e.FixShortHere(hit);
-        _e.Gs(0xFF, 4, entry + 8, false);
+        _e.MovImmediate(Host.Rbp, target);
+        _e.Gs(0xFF, 4, _jumpCache + TranslatorVcpu.JumpIndex(target) * 8, false);
     }
 
     /// <summary>Jumps to the RIP in RBP (already cut to the code size), with a poll.</summary>
@@ -125,27 +108,30 @@ internal sealed unsafe partial class BlockTranslator
         }
         _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
         byte* poll = _e.JrcxzForward();
-        EmitJumpIndex();
-        _e.StoreGs(Layout.Scratch0, Host.Rcx);
-        _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, false, _jumpCache, true);
-        _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, true);
-        byte* hit = _e.JrcxzForward();
-        _e.Jmp(_stubs.LookupRbp);
-        _e.FixShortHere(poll);
-        _e.Jmp(_stubs.PollRbp);
-        _e.FixShortHere(hit);
-        _e.LoadGs(Host.Rcx, Layout.Scratch0);
-        _e.GsIndexed(0xFF, 4, Host.Rcx, false, _jumpCache + 8, false);
-    }
-
-    /// <summary>RCX: offset in the jump cache for the RIP in RBP; as <see cref="TranslatorVcpu.JumpIndex"/>.</summary>
-    private void EmitJumpIndex()
-    {
+        // The index, as TranslatorVcpu.JumpIndex computes it.
         _e.ShiftPage(Host.Rcx, Host.Rbp);
         _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, false);
-        _e.LeaIndex(Host.Rcx, Host.Rcx, 3, 0, false);
-        _e.Lea(Host.Rcx, Host.Rcx, Host.Rcx, 0, 0, false);
         _e.MovzxWord(Host.Rcx, Host.Rcx);
+        _e.GsIndexed(0xFF, 4, Host.Rcx, true, _jumpCache, false);
+        _e.FixShortHere(poll);
+        _e.Jmp(_stubs.PollRbp);
+    }
+
+    /// <summary>The entry for jumps through the jump cache: goes on to the block's code when RBP is the block's RIP.</summary>
+    private void EmitCheckedEntry(ulong rip)
+    {
+        if (-(long)rip == (int)-(long)rip)
+        {
+            _e.Lea(Host.Rcx, Host.Rbp, -1, 0, (int)-(long)rip, true);
+        }
+        else
+        {
+            _e.MovImmediate(Host.Rcx, (ulong)-(long)rip);
+            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, true);
+        }
+        byte* right = _e.JrcxzForward();
+        _e.Jmp(_stubs.LookupRbp);
+        _e.FixShortHere(right);
     }
 
     private bool EmitConditional(in Instruction instruction)

@@ -41,6 +41,12 @@ internal sealed unsafe class Block
 
     public byte* Code;
 
+    /// <summary>Entry from the jump cache: checks RBP against <see cref="Rip"/> first.</summary>
+    public byte* CheckedEntry;
+
+    /// <summary>The next block in a chain of its page's table.</summary>
+    public Block? Next;
+
     /// <summary>Where execution goes once the block is invalid.</summary>
     public byte* Retired;
 
@@ -111,6 +117,8 @@ internal sealed unsafe partial class BlockTranslator
         ComputeLiveFlags(count);
         while (((long)_e.P & 15) != 0)
             _e.Byte(0xCC);
+        byte* entry = _e.P;
+        EmitCheckedEntry(rip);
         _block = new Block
         {
             Rip = rip,
@@ -119,6 +127,7 @@ internal sealed unsafe partial class BlockTranslator
             Start = pageOffset,
             End = pageOffset + used,
             Code = _e.P,
+            CheckedEntry = entry,
         };
         _alone = alone;
         _lastIndex = count - 1;

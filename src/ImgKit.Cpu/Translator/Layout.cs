@@ -21,13 +21,14 @@ internal static unsafe class Layout
     public const int TlbSet = 6 * TlbArray;
     public const int Tlb = 16384;
 
-    public const int JumpEntries = 4096;
+    public const int JumpEntries = 65536;
 
     /// <summary>Jump caches: modes share them modulo this.</summary>
     public const int JumpCaches = 8;
 
-    /// <summary>An entry is minus the target's RIP, then the host address.</summary>
-    public const int JumpCache = JumpEntries * 16;
+    /// <summary>An entry is a host address that takes the target's RIP in RBP: the checked entry of a block, or
+    /// <see cref="Stubs.LookupRbp"/>.</summary>
+    public const int JumpCache = JumpEntries * 8;
 
     public const int Jump = 65536;
     public const int Total = Jump + JumpCaches * JumpCache;

@@ -7,13 +7,63 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>Blocks of one page of host memory.</summary>
     private sealed class CodePage
     {
-        public readonly Dictionary<(ulong Rip, ulong Mode), Block> Blocks = [];
+        private readonly Block?[] _table = new Block?[64];
+
+        /// <summary>Blocks of the page before whose one instruction ends in this page.</summary>
+        public readonly List<Block> Crossing = [];
 
         /// <summary>Blocks that are gone, by what they were: when it is translated again, their entry jumps there.</summary>
         public readonly Dictionary<(ulong Rip, ulong Mode), List<Block>> Retired = [];
 
         /// <summary>A bit for each byte that some block was made from.</summary>
         private readonly ulong[] _covered = new ulong[64];
+
+        private ref Block? Head(ulong rip, ulong mode) => ref _table[(uint)(rip ^ rip >> 6 ^ mode ^ mode >> 13) & 63];
+
+        public Block? Find(ulong rip, ulong mode)
+        {
+            for (var block = Head(rip, mode); block != null; block = block.Next)
+            {
+                if (block.Rip == rip && block.ModeKey == mode)
+                    return block;
+            }
+            return null;
+        }
+
+        /// <summary>Adds a block in place of an equal one.</summary>
+        public void Add(Block block)
+        {
+            Remove(block);
+            ref var head = ref Head(block.Rip, block.ModeKey);
+            block.Next = head;
+            head = block;
+        }
+
+        public void Remove(Block block)
+        {
+            ref var link = ref Head(block.Rip, block.ModeKey);
+            while (link != null)
+            {
+                if (link.Rip == block.Rip && link.ModeKey == block.ModeKey)
+                {
+                    link = link.Next;
+                    return;
+                }
+                link = ref link.Next;
+            }
+        }
+
+        /// <summary>All blocks that bytes of this page belong to.</summary>
+        public IEnumerable<Block> All()
+        {
+            foreach (var head in _table)
+            {
+                for (var block = head; block != null; block = block.Next)
+                    yield return block;
+            }
+            foreach (var block in Crossing)
+                yield return block;
+        }
 
         public void Cover(int start, int end)
         {
@@ -44,7 +94,7 @@ public sealed unsafe partial class TranslatorVcpu
     private readonly Dictionary<ulong, CodePage> _pages = [];
     private readonly Dictionary<ulong, int> _modeSlots = [];
     private readonly ulong[] _slotOwner = new ulong[Layout.JumpCaches];
-    private readonly bool[] _slotUsed = new bool[Layout.JumpCaches];
+    private readonly bool[] _slotFilled = new bool[Layout.JumpCaches];
     private readonly bool[] _slotNonGlobal = new bool[Layout.JumpCaches];
     private TranslationMode _mode;
     private int _slotIndex;
@@ -59,28 +109,45 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>Index in a jump cache; generated code computes the same (BlockTranslator.EmitJumpIndex).</summary>
     internal static int JumpIndex(ulong rip) => (int)(rip + (rip >> 12)) & Layout.JumpEntries - 1;
 
-    private long* JumpEntry(int slot, int index) => (long*)(_block + Layout.Jump + slot * Layout.JumpCache + index * 16);
+    private byte** JumpEntry(int slot, int index) => (byte**)(_block + Layout.Jump + slot * Layout.JumpCache) + index;
+
+    /// <summary>Entries that were set, by slot: what a flush has to undo.</summary>
+    private readonly List<int>[] _jumpsSet = [.. Enumerable.Range(0, Layout.JumpCaches).Select(_ => new List<int>())];
+
+    private const int MaxJumpsSet = Layout.JumpEntries / 4;
 
     private void ClearJumpCache(int slot)
     {
-        // A small RIP has itself as its index: that of the neighbour matches no target of this entry.
-        for (int i = 0; i < Layout.JumpEntries; i++)
-            *JumpEntry(slot, i) = -(i ^ 1);
-        _slotUsed[slot] = false;
+        byte* lookup = CodeArena.Stubs.LookupRbp;
+        var set = _jumpsSet[slot];
+        if (_slotFilled[slot] && set.Count < MaxJumpsSet)
+        {
+            foreach (int index in set)
+                *JumpEntry(slot, index) = lookup;
+        }
+        else
+        {
+            new Span<nint>(JumpEntry(slot, 0), Layout.JumpEntries).Fill((nint)lookup);
+            _slotFilled[slot] = true;
+        }
+        set.Clear();
         _slotNonGlobal[slot] = false;
     }
 
     private void ClearJumpCaches()
     {
         for (int i = 0; i < Layout.JumpCaches; i++)
-            ClearJumpCache(i);
+        {
+            if (_slotFilled[i])
+                ClearJumpCache(i);
+        }
     }
 
     internal void FlushJumpCaches(bool includeGlobal)
     {
         for (int i = 0; i < Layout.JumpCaches; i++)
         {
-            if (includeGlobal ? _slotUsed[i] : _slotNonGlobal[i])
+            if (includeGlobal ? _jumpsSet[i].Count > 0 : _slotNonGlobal[i])
                 ClearJumpCache(i);
         }
     }
@@ -104,8 +171,7 @@ public sealed unsafe partial class TranslatorVcpu
         }
         if (_slotOwner[_slotIndex] != _mode.Key)
         {
-            if (_slotUsed[_slotIndex])
-                ClearJumpCache(_slotIndex);
+            ClearJumpCache(_slotIndex);
             _slotOwner[_slotIndex] = _mode.Key;
         }
     }
@@ -113,22 +179,32 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>Code for the present RIP: from the jump cache, known, or translated now; null when a fault was delivered instead.</summary>
     private byte* FindCode()
     {
-        ulong rip = _c->Rip;
-        long* entry = JumpEntry(_slotIndex, JumpIndex(rip));
-        if (entry[0] == -(long)rip && !_stepping)
-            return (byte*)entry[1];
         var block = FindBlock(out bool global);
         if (block == null)
             return null;
         if (block.SecondPage < 0 && !_stepping && !block.Uncached)
         {
-            entry[0] = -(long)rip;
-            entry[1] = (long)block.Code;
-            _slotUsed[_slotIndex] = true;
+            int index = JumpIndex(block.Rip);
+            *JumpEntry(_slotIndex, index) = block.CheckedEntry;
+            if (_jumpsSet[_slotIndex].Count < MaxJumpsSet)
+                _jumpsSet[_slotIndex].Add(index);
             if (!global)
                 _slotNonGlobal[_slotIndex] = true;
         }
         return block.Code;
+    }
+
+    private const int RecentPages = 256;
+    private readonly (ulong Page, CodePage? Code)[] _recentPages = new (ulong, CodePage?)[RecentPages];
+
+    private CodePage? FindPage(ulong page)
+    {
+        ref var recent = ref _recentPages[page >> 12 & RecentPages - 1];
+        if (recent.Page == page && recent.Code != null)
+            return recent.Code;
+        if (_pages.TryGetValue(page, out var known))
+            recent = (page, known);
+        return known;
     }
 
     private Block? FindBlock(out bool global)
@@ -152,7 +228,7 @@ public sealed unsafe partial class TranslatorVcpu
         }
         if (page == null)
             return TranslateFromDevice(rip, physical);
-        if (_pages.TryGetValue((ulong)page, out var known) && known.Blocks.TryGetValue((rip, _mode.Key), out var block))
+        if (FindPage((ulong)page)?.Find(rip, _mode.Key) is { } block)
         {
             if (block.SecondPage < 0)
                 return block;
@@ -260,7 +336,7 @@ public sealed unsafe partial class TranslatorVcpu
         CoverBy(codePage, page, block);
         if (page == block.PhysicalPage)
         {
-            codePage.Blocks[key] = block;
+            codePage.Add(block);
             if (block.SecondPage < 0 && codePage.Retired.TryGetValue(key, out var retired))
             {
                 foreach (var old in retired)
@@ -269,7 +345,8 @@ public sealed unsafe partial class TranslatorVcpu
         }
         else
         {
-            codePage.Blocks[(~block.Rip, block.ModeKey)] = block;
+            codePage.Crossing.RemoveAll(b => b.Rip == block.Rip && b.ModeKey == block.ModeKey);
+            codePage.Crossing.Add(block);
         }
     }
 
@@ -288,8 +365,7 @@ public sealed unsafe partial class TranslatorVcpu
     }
 
     internal Block? FindKnownBlock(ulong page, ulong rip, ulong modeKey) =>
-        _pages.TryGetValue(page, out var known) && known.Blocks.TryGetValue((rip, modeKey), out var block) && block.SecondPage < 0
-            ? block : null;
+        FindPage(page)?.Find(rip, modeKey) is { SecondPage: < 0 } block ? block : null;
 
     /// <summary>Resolves a direct jump and patches it. <paramref name="data"/> lies behind the call of the chain stub.</summary>
     private byte* Link(byte* data)
@@ -317,7 +393,7 @@ public sealed unsafe partial class TranslatorVcpu
         if (!known.IsCovered(start, end))
             return;
         List<Block>? hit = null;
-        foreach (var block in known.Blocks.Values)
+        foreach (var block in known.All())
         {
             bool overlaps = block.PhysicalPage == page ? block.Start < end && block.End > start : start < block.End - 4096;
             if (overlaps)
@@ -330,15 +406,14 @@ public sealed unsafe partial class TranslatorVcpu
             Redirect(block, block.Retired);
             if (_modeSlots.TryGetValue(block.ModeKey, out int slot))
             {
-                int index = JumpIndex(block.Rip);
-                long* entry = JumpEntry(slot, index);
-                if ((byte*)entry[1] == block.Code)
-                    *entry = -(index ^ 1);
+                byte** entry = JumpEntry(slot, JumpIndex(block.Rip));
+                if (*entry == block.CheckedEntry)
+                    *entry = CodeArena.Stubs.LookupRbp;
             }
             var key = (block.Rip, block.ModeKey);
             if (_pages.TryGetValue(block.PhysicalPage, out var first))
             {
-                first.Blocks.Remove(key);
+                first.Remove(block);
                 if (!first.Retired.TryGetValue(key, out var list))
                     first.Retired.Add(key, list = []);
                 // What was retired long ago goes on by way of what replaced it.
@@ -347,12 +422,12 @@ public sealed unsafe partial class TranslatorVcpu
                 list.Add(block);
             }
             if (block.SecondPage > 0 && _pages.TryGetValue((ulong)block.SecondPage, out var second))
-                second.Blocks.Remove((~block.Rip, block.ModeKey));
+                second.Crossing.Remove(block);
         }
         known.ClearCover();
-        foreach (var block in known.Blocks.Values)
+        foreach (var block in known.All())
             CoverBy(known, page, block);
-        if (known.Blocks.Count == 0)
+        if (!known.All().Any())
             _engine.CodePages.Clear(page, Index);
         _c->PendingStore |= 2;
     }
@@ -364,6 +439,7 @@ public sealed unsafe partial class TranslatorVcpu
         foreach (ulong page in _pages.Keys)
             _engine.CodePages.Clear(page, Index);
         _pages.Clear();
+        Array.Clear(_recentPages);
         ClearJumpCaches();
         _translator.Reset();
     }
