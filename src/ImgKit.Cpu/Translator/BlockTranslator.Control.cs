@@ -57,7 +57,7 @@ internal sealed unsafe partial class BlockTranslator
             var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
             if (known != null)
                 _e.Jmp(known.Code);
-            else if (target == _block.Rip)
+            else if (target == _block.Rip && (_block.ModeKey & CarefulKey) == 0)
                 _e.Jmp(_block.Code);
             else
                 _cold.Add(new Cold { Kind = ColdKind.Chain, Fix = _e.JmpForward(), Rip = target });
@@ -75,7 +75,7 @@ internal sealed unsafe partial class BlockTranslator
             var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
             if (known != null)
                 _e.Jcc(condition, known.Code);
-            else if (target == _block.Rip)
+            else if (target == _block.Rip && (_block.ModeKey & CarefulKey) == 0)
                 _e.Jcc(condition, _block.Code);
             else
                 _cold.Add(new Cold { Kind = ColdKind.Chain, Fix = _e.JccForward(condition), Rip = target });
@@ -299,9 +299,9 @@ internal sealed unsafe partial class BlockTranslator
             size = instruction.MemorySize.GetSize();
             BeginMemory(OperandOf(instruction), size, false);
             if (size == 2)
-                _e.Rm(0x0FB7, Host.Rcx, Host.Rbp, Host.Rcx, 0, 0, false);
+                OnOperand(0x0FB7, Host.Rcx, false);
             else
-                _e.Rm(0x8B, Host.Rcx, Host.Rbp, Host.Rcx, 0, 0, size == 8);
+                OnOperand(0x8B, Host.Rcx, size == 8);
             _e.StoreGs(Layout.Scratch1, Host.Rcx);
             EndMemory();
             return;

@@ -228,7 +228,7 @@ internal sealed unsafe partial class BlockTranslator
             if (instruction.Op1Kind == OpKind.Memory)
             {
                 BeginMemory(OperandOf(instruction), 2, false);
-                LoadSized(Host.Rcx, Host.Rcx, 2);
+                LoadSized(Host.Rcx, 2);
                 EndMemory();
             }
             else
@@ -244,7 +244,7 @@ internal sealed unsafe partial class BlockTranslator
             BeginMemory(OperandOf(instruction), 2, true);
             FoldMemory();
             _e.Gs(0x0FB7, Host.Rcx, selector, false);
-            StoreSized(Host.Rcx, -1, 2);
+            StoreSized(Host.Rcx, 2);
             EndMemory();
             return;
         }
@@ -299,7 +299,7 @@ internal sealed unsafe partial class BlockTranslator
             Mnemonic.Btr => 0x0FB3,
             _ => 0x0FBB,
         };
-        _e.Rm(opcode, Host.Rcx, Host.Rbp, -1, 0, 0, size == 8);
+        OnOperand(opcode, Host.Rcx, size == 8);
         EndMemory();
     }
 

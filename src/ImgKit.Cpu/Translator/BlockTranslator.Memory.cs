@@ -11,6 +11,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         Access,
         SegmentAccess,
+        Window,
         Chain,
         FarChain,
         Poll,
@@ -26,6 +27,7 @@ internal sealed unsafe partial class BlockTranslator
         public byte* OpEnd;
         public uint Site;
         public int Tag;
+        public int Span;
         public bool Write;
         public bool Faultable;
         public ulong Rip;
@@ -169,28 +171,38 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>
-    /// Makes [RBP + RCX] the host address of a guest operand. What is emitted until <see cref="EndMemory"/> is the operation: it is
+    /// Makes <see cref="_at"/> ([RBP + RCX], mostly) the host address of a guest operand. What is emitted until <see cref="EndMemory"/> is the operation: it is
     /// position-independent, finishes the instruction, and is emitted a second time for stores on the slow path.
     /// Clobbers flags only where the guest's are dead.
     /// </summary>
     private void BeginMemory(in MemoryOperand m, int size, bool write, bool locked = false, bool leaves = false)
     {
+        if (BeginWindow(m))
+            return;
         EmitEffectiveAddress(m);
-        BeginMemoryAtRbp(m.Segment, m.AddressBits, size, write, locked, leaves);
+        bool isConstant = m.Base < 0 && m.Index < 0 && _mode.Segment(m.Segment) == SegmentClass.Flat;
+        BeginMemoryAtRbp(m.Segment, m.AddressBits, size, write, locked, leaves,
+            isConstant ? (int)(m.Displacement >> 12) & Layout.TlbEntries - 1 : -1);
     }
 
-    private void BeginMemoryAtRbp(int segment, int addressBits, int size, bool write, bool locked = false, bool leaves = false)
+    private void BeginMemoryAtRbp(int segment, int addressBits, int size, bool write, bool locked = false, bool leaves = false,
+        int entry = -1)
     {
+        _at = (Host.Rbp, Host.Rcx, 0);
         uint site = NewSite((uint)size | (write ? Site.Write : 0) | (locked ? Site.Locked : 0) | (leaves ? Site.Leaves : 0) |
             (uint)segment << 12);
         _openCold = _cold.Count;
         EmitSegment(segment, addressBits, size, write, site);
         int tag = Layout.TlbTag(_mode.TlbSet, write);
         var cold = new Cold { Kind = ColdKind.Access, Site = site, Write = write };
-        _e.ShiftPage(Host.Rcx, Host.Rbp);
-        _e.MovzxByte(Host.Rcx, Host.Rcx);
-        if (_flagsLive[_current])
+        if (entry >= 0)
         {
+            EmitConstantLookup(ref cold, entry, size, write);
+        }
+        else if (_flagsLive[_current])
+        {
+            _e.ShiftPage(Host.Rcx, Host.Rbp);
+            _e.MovzxByte(Host.Rcx, Host.Rcx);
             _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, tag, true);
             _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
             _e.ShiftPage(Host.Rcx, Host.Rcx);
@@ -203,6 +215,7 @@ internal sealed unsafe partial class BlockTranslator
         }
         else
         {
+            _e.PageIndex(Host.Rcx, Host.Rbp);
             _e.GsIndexed(0x03, Host.Rbp, Host.Rcx, true, tag, true);
             _e.CmpImmediate(Host.Rbp, 4096 - size, true);
             cold.Fix = _e.JccForward(7);
@@ -216,6 +229,19 @@ internal sealed unsafe partial class BlockTranslator
             item.OpStart = _e.P;
             _cold[i] = item;
         }
+    }
+
+    /// <summary>The lookup of an address that is known, so that its TLB entry is.</summary>
+    private void EmitConstantLookup(ref Cold cold, int entry, int size, bool write)
+    {
+        int tag = Layout.TlbTag(_mode.TlbSet, write) + entry * 8;
+        _e.LoadGs(Host.Rcx, tag);
+        _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
+        _e.ShiftPage(Host.Rcx, Host.Rcx);
+        byte* hit = _e.JrcxzForward();
+        cold.Fix = _e.JmpForward();
+        _e.FixShortHere(hit);
+        _e.LoadGs(Host.Rcx, Layout.TlbAddend(_mode.TlbSet, write) + entry * 8);
     }
 
     /// <summary>Limit check and base of a segment; RBP from offset to linear address.</summary>
@@ -253,8 +279,15 @@ internal sealed unsafe partial class BlockTranslator
         }
     }
 
+    /// <summary>The operand that <see cref="BeginMemory"/> opened, in host registers.</summary>
+    private (int Base, int Index, int Displacement) _at;
+
     /// <summary>Folds the operand's address into RBP alone, so that RCX is free.</summary>
-    private void FoldMemory() => _e.Lea(Host.Rbp, Host.Rbp, Host.Rcx, 0, 0, true);
+    private void FoldMemory()
+    {
+        _e.Lea(Host.Rbp, _at.Base, _at.Index, 0, _at.Displacement, true);
+        _at = (Host.Rbp, -1, 0);
+    }
 
     private void EndMemory(bool faultable = false)
     {
@@ -293,6 +326,9 @@ internal sealed unsafe partial class BlockTranslator
                     _e.MovImmediate(Host.Rcx, item.Site);
                     _e.Call(_stubs.CompleteStore);
                     _e.Jmp(item.OpEnd);
+                    break;
+                case ColdKind.Window:
+                    EmitColdWindow(item);
                     break;
                 case ColdKind.Chain:
                     _e.Call(_stubs.Chain);

@@ -74,10 +74,7 @@ internal sealed unsafe partial class BlockTranslator
             var access = info.GetOpAccess(memory);
             bool write = access is OpAccess.Write or OpAccess.ReadWrite or OpAccess.CondWrite or OpAccess.ReadCondWrite;
             BeginMemory(OperandOf(instruction), instruction.MemorySize.GetSize(), write, instruction.HasLockPrefix);
-            result.MemoryBase = Register.RBP;
-            result.MemoryIndex = Register.RCX;
             result.MemoryIndexScale = 1;
-            result.MemoryDisplacement64 = 0;
             result.MemoryDisplSize = 1;
             result.SegmentPrefix = Register.None;
         }
@@ -106,10 +103,14 @@ internal sealed unsafe partial class BlockTranslator
         }
         bool convertHigh = hasHigh && (needsRex || hasCh);
         bool rcxTaken = readsRcx || writesRcx;
-        if (memory >= 0 && (rcxTaken || temporaries > 0 || convertHigh))
+        if (memory >= 0)
         {
-            FoldMemory();
-            result.MemoryIndex = Register.None;
+            // A base above RDI needs REX, which takes the high bytes away.
+            if (rcxTaken || temporaries > 0 || convertHigh || hasHigh && _at.Base >= 8)
+                FoldMemory();
+            result.MemoryBase = Register.RAX + _at.Base;
+            result.MemoryIndex = _at.Index < 0 ? Register.None : Register.RAX + _at.Index;
+            result.MemoryDisplacement64 = (ulong)_at.Displacement;
         }
         if (readsRcx)
             _e.MovRr(Host.Rcx, Host.R13);

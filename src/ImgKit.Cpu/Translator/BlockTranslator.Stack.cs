@@ -24,21 +24,25 @@ internal sealed unsafe partial class BlockTranslator
         }
     }
 
-    /// <summary>mov register, [RBP + index] of 1 (zero-extended), 2 (zero-extended), 4 or 8 bytes.</summary>
-    private void LoadSized(int register, int index, int size)
+    /// <summary>op register, [operand of <see cref="BeginMemory"/>].</summary>
+    private void OnOperand(int opcode, int register, bool wide) =>
+        _e.Rm(opcode, register, _at.Base, _at.Index, 0, _at.Displacement, wide);
+
+    /// <summary>mov register, [operand] of 1 (zero-extended), 2 (zero-extended), 4 or 8 bytes.</summary>
+    private void LoadSized(int register, int size)
     {
         if (size <= 2)
-            _e.Rm(size == 1 ? 0x0FB6 : 0x0FB7, register, Host.Rbp, index, 0, 0, false);
+            OnOperand(size == 1 ? 0x0FB6 : 0x0FB7, register, false);
         else
-            _e.Rm(0x8B, register, Host.Rbp, index, 0, 0, size == 8);
+            OnOperand(0x8B, register, size == 8);
     }
 
-    /// <summary>mov [RBP + index], register; a byte only from AL or CL.</summary>
-    private void StoreSized(int register, int index, int size)
+    /// <summary>mov [operand], register; a byte only from AL or CL.</summary>
+    private void StoreSized(int register, int size)
     {
         if (size == 2)
             _e.Byte(0x66);
-        _e.Rm(size == 1 ? 0x88 : 0x89, register, Host.Rbp, index, 0, 0, size == 8);
+        OnOperand(size == 1 ? 0x88 : 0x89, register, size == 8);
     }
 
     /// <summary>Writes RCX to a guest register as an instruction with this operand size does; not for bytes.</summary>
@@ -75,13 +79,13 @@ internal sealed unsafe partial class BlockTranslator
         {
             FoldMemory();
             _e.MovImmediate(Host.Rcx, value);
-            StoreSized(Host.Rcx, -1, 8);
+            StoreSized(Host.Rcx, 8);
         }
         else
         {
             if (size == 2)
                 _e.Byte(0x66);
-            _e.Rm(0xC7, 0, Host.Rbp, Host.Rcx, 0, 0, size == 8);
+            OnOperand(0xC7, 0, size == 8);
             if (size == 2)
             {
                 _e.Byte((int)value);
@@ -109,11 +113,11 @@ internal sealed unsafe partial class BlockTranslator
                 {
                     FoldMemory();
                     _e.LoadGs(Host.Rcx, Layout.Gpr(guest));
-                    StoreSized(Host.Rcx, -1, size);
+                    StoreSized(Host.Rcx, size);
                 }
                 else
                 {
-                    StoreSized(host, Host.Rcx, size);
+                    StoreSized(host, size);
                 }
                 break;
             }
@@ -121,17 +125,17 @@ internal sealed unsafe partial class BlockTranslator
                 BeginStack(-size, size, true);
                 FoldMemory();
                 _e.Gs(0x0FB7, Host.Rcx, Layout.SegmentSelector(SegmentNumber(instruction.Op0Register)), false);
-                StoreSized(Host.Rcx, -1, size);
+                StoreSized(Host.Rcx, size);
                 break;
             case OpKind.Memory:
                 BeginMemory(OperandOf(instruction), size, false);
-                LoadSized(Host.Rcx, Host.Rcx, size);
+                LoadSized(Host.Rcx, size);
                 _e.StoreGs(Layout.Scratch0, Host.Rcx);
                 EndMemory();
                 BeginStack(-size, size, true);
                 FoldMemory();
                 _e.LoadGs(Host.Rcx, Layout.Scratch0);
-                StoreSized(Host.Rcx, -1, size);
+                StoreSized(Host.Rcx, size);
                 break;
             default:
                 EmitPushImmediate(instruction.GetImmediate(0), size, false);
@@ -153,13 +157,13 @@ internal sealed unsafe partial class BlockTranslator
                 return;
             }
             BeginStack(0, size, false);
-            LoadSized(Host.Rcx, Host.Rcx, size);
+            LoadSized(Host.Rcx, size);
             _e.StoreGs(Layout.Scratch0, Host.Rcx);
             EndMemory();
             BeginMemory(operand, size, true);
             FoldMemory();
             _e.LoadGs(Host.Rcx, Layout.Scratch0);
-            StoreSized(Host.Rcx, -1, size);
+            StoreSized(Host.Rcx, size);
             AdjustStack(size);
             EndMemory();
             return;
@@ -172,7 +176,7 @@ internal sealed unsafe partial class BlockTranslator
                 return;
             }
             BeginStack(0, size, false);
-            LoadSized(Host.Rcx, Host.Rcx, 2);
+            LoadSized(Host.Rcx, 2);
             AdjustStack(size);
             EndMemory();
             StoreRealSegment(SegmentNumber(instruction.Op0Register));
@@ -182,13 +186,13 @@ internal sealed unsafe partial class BlockTranslator
         BeginStack(0, size, false);
         if (size == 2 || host == Host.Spilled || guest == 4)
         {
-            LoadSized(Host.Rcx, Host.Rcx, size);
+            LoadSized(Host.Rcx, size);
             AdjustStack(size);
             WriteGuest(guest, Host.Rcx, size);
         }
         else
         {
-            LoadSized(host, Host.Rcx, size);
+            LoadSized(host, size);
             AdjustStack(size);
         }
         EndMemory();
@@ -215,7 +219,7 @@ internal sealed unsafe partial class BlockTranslator
         };
         int extra = instruction.OpCount > 0 ? instruction.Immediate16 : 0;
         BeginStack(0, size, false);
-        LoadSized(Host.Rcx, Host.Rcx, size);
+        LoadSized(Host.Rcx, size);
         AdjustStack(size + extra);
         _e.MovRr(Host.Rbp, Host.Rcx);
         EndMemory();
@@ -226,7 +230,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         int size = instruction.Code switch { Code.Leavew => 2, Code.Leaved => 4, _ => 8 };
         BeginMemory(new MemoryOperand(5, -1, 0, 0, 2, StackBits), size, false);
-        LoadSized(Host.Rcx, Host.Rcx, size);
+        LoadSized(Host.Rcx, size);
         if (StackBits == 16)
         {
             _e.Lea(Host.Rbp, Host.R14, -1, 0, size, false);
@@ -264,27 +268,27 @@ internal sealed unsafe partial class BlockTranslator
         {
             case Mnemonic.Stosb or Mnemonic.Stosw or Mnemonic.Stosd or Mnemonic.Stosq:
                 BeginMemory(destination, size, true);
-                StoreSized(Host.Rax, Host.Rcx, size);
+                StoreSized(Host.Rax, size);
                 Advance(Host.Rdi, step, bits);
                 break;
             case Mnemonic.Lodsb or Mnemonic.Lodsw or Mnemonic.Lodsd or Mnemonic.Lodsq:
                 BeginMemory(source, size, false);
                 if (size == 2)
                     _e.Byte(0x66);
-                _e.Rm(size == 1 ? 0x8A : 0x8B, Host.Rax, Host.Rbp, Host.Rcx, 0, 0, size == 8);
+                OnOperand(size == 1 ? 0x8A : 0x8B, Host.Rax, size == 8);
                 Advance(Host.Rsi, step, bits);
                 break;
             case Mnemonic.Scasb or Mnemonic.Scasw or Mnemonic.Scasd or Mnemonic.Scasq:
                 BeginMemory(destination, size, false);
                 if (size == 2)
                     _e.Byte(0x66);
-                _e.Rm(size == 1 ? 0x3A : 0x3B, Host.Rax, Host.Rbp, Host.Rcx, 0, 0, size == 8);
+                OnOperand(size == 1 ? 0x3A : 0x3B, Host.Rax, size == 8);
                 Advance(Host.Rdi, step, bits);
                 break;
             default:
                 bool compare = instruction.Mnemonic is Mnemonic.Cmpsb or Mnemonic.Cmpsw or Mnemonic.Cmpsd or Mnemonic.Cmpsq;
                 BeginMemory(source, size, false);
-                LoadSized(Host.Rcx, Host.Rcx, size);
+                LoadSized(Host.Rcx, size);
                 _e.StoreGs(Layout.Scratch0, Host.Rcx);
                 EndMemory();
                 BeginMemory(destination, size, !compare);
@@ -294,11 +298,11 @@ internal sealed unsafe partial class BlockTranslator
                 {
                     if (size == 2)
                         _e.Byte(0x66);
-                    _e.Rm(size == 1 ? 0x3A : 0x3B, Host.Rcx, Host.Rbp, -1, 0, 0, size == 8);
+                    OnOperand(size == 1 ? 0x3A : 0x3B, Host.Rcx, size == 8);
                 }
                 else
                 {
-                    StoreSized(Host.Rcx, -1, size);
+                    StoreSized(Host.Rcx, size);
                 }
                 Advance(Host.Rsi, step, bits);
                 Advance(Host.Rdi, step, bits);
@@ -330,7 +334,7 @@ internal sealed unsafe partial class BlockTranslator
         if (bits == 16)
             _e.MovzxWord(Host.Rbp, Host.Rbp);
         BeginMemoryAtRbp(SegmentNumber(instruction.MemorySegment), bits, 1, false);
-        _e.Rm(0x8A, Host.Rax, Host.Rbp, Host.Rcx, 0, 0, false);
+        OnOperand(0x8A, Host.Rax, false);
         EndMemory();
     }
 }

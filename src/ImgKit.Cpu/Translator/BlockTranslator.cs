@@ -61,6 +61,9 @@ internal sealed unsafe class Block
 internal sealed unsafe partial class BlockTranslator
 {
     private const int MaxInstructions = 48;
+
+    /// <summary>In a block's mode key: each access is looked up by itself, see <see cref="PlanWindows"/>.</summary>
+    public const ulong CarefulKey = 1 << 15;
     private const int MaxSideExits = 4;
 
     private readonly Stubs _stubs = CodeArena.Stubs;
@@ -107,7 +110,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Translates from <paramref name="bytes"/>, the <paramref name="available"/> bytes of guest code at RIP.</summary>
     /// <returns>The block, not yet registered; null when the first instruction needs more bytes than there are.</returns>
     public Block? Translate(ulong rip, TranslationMode mode, int jumpCache, byte* bytes, int available, ulong physicalPage,
-        int pageOffset, bool alone)
+        int pageOffset, bool alone, bool careful)
     {
         _mode = mode;
         _jumpCache = Layout.Jump + jumpCache * Layout.JumpCache;
@@ -115,6 +118,7 @@ internal sealed unsafe partial class BlockTranslator
         if (count == 0)
             return null;
         ComputeLiveFlags(count);
+        PlanWindows(count, !alone && !careful && mode.Is64 && !mode.SingleStep);
         while (((long)_e.P & 15) != 0)
             _e.Byte(0xCC);
         byte* entry = _e.P;
@@ -122,7 +126,7 @@ internal sealed unsafe partial class BlockTranslator
         _block = new Block
         {
             Rip = rip,
-            ModeKey = mode.Key,
+            ModeKey = careful ? mode.Key | CarefulKey : mode.Key,
             PhysicalPage = physicalPage,
             Start = pageOffset,
             End = pageOffset + used,

@@ -181,12 +181,22 @@ internal unsafe struct Emitter
         Int32(disp);
     }
 
-    /// <summary>shrx to, from, rsp: the host stack pointer is kept at 12 modulo 64, and so is a flag-free shift by a page.</summary>
+    /// <summary>shrx to, from, rsp: the host stack pointer is kept at 12 modulo 64 (see Layout.StackTag): a flag-free shift by a page.</summary>
     public void ShiftPage(int to, int from)
     {
         Byte(0xC4);
         Byte((to < 8 ? 0x80 : 0) | 0x40 | (from < 8 ? 0x20 : 0) | 2);
         Byte(0x80 | (~Host.Rsp & 15) << 3 | 3);
+        Byte(0xF7);
+        Byte(0xC0 | (to & 7) << 3 | from & 7);
+    }
+
+    /// <summary>bextr to, from, rsp: the bits of a TLB index, which the host stack pointer's low half describes. Changes flags.</summary>
+    public void PageIndex(int to, int from)
+    {
+        Byte(0xC4);
+        Byte((to < 8 ? 0x80 : 0) | 0x40 | (from < 8 ? 0x20 : 0) | 2);
+        Byte(0x80 | (~Host.Rsp & 15) << 3);
         Byte(0xF7);
         Byte(0xC0 | (to & 7) << 3 | from & 7);
     }

@@ -21,6 +21,14 @@ internal static unsafe class Layout
     public const int TlbSet = 6 * TlbArray;
     public const int Tlb = 16384;
 
+    /// <summary>Where generated code keeps what it learned of a page for the rest of a block: host minus guest address, by base
+    /// register, for reads and then for writes.</summary>
+    public const int Windows = 3072;
+
+    /// <summary>The host's stack pointer in generated code, modulo 64 KiB: a shift count of 12 for SHRX, a field of 8 bits from bit 12
+    /// for BEXTR.</summary>
+    public const int StackTag = 8 << 8 | 12;
+
     public const int JumpEntries = 65536;
 
     /// <summary>Jump caches: modes share them modulo this.</summary>

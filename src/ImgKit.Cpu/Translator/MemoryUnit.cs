@@ -249,19 +249,55 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         }
         if (access == LinearAccess.Program && !_vcpu.WatchesData)
         {
-            Fill(linear, hostPage, write);
-            if (region.DirtyLog == 0)
-            {
-                _second[SecondIndex(linear)] = new SecondEntry
-                {
-                    Page = linear & ~0xFFFUL,
-                    Generation = _generation,
-                    Set = (byte)CurrentSet,
-                    Writable = t.Writable && region.Kind == MemoryKind.Ram,
-                    Host = hostPage,
-                };
-            }
+            Remember(linear, hostPage, write, region, t);
         }
+        return true;
+    }
+
+    private void Remember(ulong linear, byte* hostPage, bool write, in MemoryRegion region, in PageTranslation t)
+    {
+        Fill(linear, hostPage, write);
+        if (region.DirtyLog != 0)
+            return;
+        _second[SecondIndex(linear)] = new SecondEntry
+        {
+            Page = linear & ~0xFFFUL,
+            Generation = _generation,
+            Set = (byte)CurrentSet,
+            Writable = t.Writable && region.Kind == MemoryKind.Ram,
+            Host = hostPage,
+        };
+    }
+
+    /// <summary>Host minus guest address of a page whose accesses need no further look. What is false here is found out, and faults,
+    /// access by access.</summary>
+    public bool TryWindow(ulong linear, bool write, out ulong addend)
+    {
+        addend = 0;
+        if (TryRefill(linear, write, out byte* refilled))
+        {
+            addend = (ulong)refilled - linear;
+            return true;
+        }
+        if (_vcpu.WatchesData || IsLong && !IsCanonical(linear) ||
+            !PageWalker.Translate(_c, this, linear, AccessOf(write, LinearAccess.Program), out var t))
+        {
+            return false;
+        }
+        ulong physical = t.Physical & _c->A20Mask;
+        if (!_engine.Memory.TryFind(physical, out var region) || write && region.Kind != MemoryKind.Ram)
+            return false;
+        byte* host = (byte*)region.HostAddress + (physical - region.Start);
+        byte* hostPage = (byte*)((ulong)host & ~0xFFFUL);
+        if (write)
+        {
+            if (_engine.CodePages.Get((ulong)hostPage) != 0)
+                return false;
+            if (region.DirtyLog != 0)
+                *((byte*)region.DirtyLog + ((physical - region.Start) >> 12)) = 1;
+        }
+        Remember(linear, hostPage, write, region, t);
+        addend = (ulong)host - linear;
         return true;
     }
 

@@ -26,6 +26,12 @@ internal enum ExitReason
 
     /// <summary>A helper met an error of the host.</summary>
     Failed = 7,
+
+    /// <summary>As <see cref="Chain"/>, to a careful block.</summary>
+    ChainCareful = 8,
+
+    /// <summary>RIP is set: go on in a careful block.</summary>
+    Careful = 9,
 }
 
 /// <summary>The fixed pieces of generated code: entry, exits, calls of C# helpers, the signal handler.</summary>
@@ -52,6 +58,7 @@ internal sealed unsafe class Stubs
         _exit = EmitExit();
         Enter = EmitEnter();
         Chain = EmitDataExit(ExitReason.Chain, false);
+        ChainCareful = EmitDataExit(ExitReason.ChainCareful, false);
         Goto = EmitDataExit(ExitReason.Lookup, true);
         Poll = EmitDataExit(ExitReason.Poll, true);
         StepDone = EmitDataExit(ExitReason.Step, true);
@@ -62,6 +69,7 @@ internal sealed unsafe class Stubs
         Interpret = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.InterpretHelper);
         Raise = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.RaiseHelper);
         SlowAccess = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowAccessHelper);
+        SlowWindow = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowWindowHelper);
         SlowSegment = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowSegmentHelper);
         CompleteStore = EmitCompleteStore((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.CompleteStoreHelper);
         foreach (int signal in (ReadOnlySpan<int>)[NativeMethods.SigFpe, NativeMethods.SigSegv, NativeMethods.SigIll,
@@ -76,6 +84,9 @@ internal sealed unsafe class Stubs
 
     /// <summary>Called; the data behind the call: int (distance from the data to the displacement to patch), RIP.</summary>
     public byte* Chain { get; }
+
+    /// <summary>The same for a jump to a block that looks at each access by itself.</summary>
+    public byte* ChainCareful { get; }
 
     /// <summary>Called; the data behind the call is the RIP to look up.</summary>
     public byte* Goto { get; }
@@ -100,6 +111,9 @@ internal sealed unsafe class Stubs
 
     /// <summary>Called with a site in ECX, linear address in RBP: gives a host address in RBP, 0 in RCX.</summary>
     public byte* SlowAccess { get; }
+
+    /// <summary>Called with a site in ECX, linear address of a window in RBP: gives host minus guest address in RBP.</summary>
+    public byte* SlowWindow { get; }
 
     /// <summary>Likewise, with the offset in the segment that failed its check in RBP.</summary>
     public byte* SlowSegment { get; }
@@ -214,8 +228,9 @@ internal sealed unsafe class Stubs
             _e.Bytes([0xF3, 0x48, 0x0F, 0xAE, 0xDF]); // wrgsbase rdi
         _e.StoreGs(Layout.HostStack, Host.Rsp);
         _e.StoreGs(Layout.ResumeAt, Host.Rsi);
-        _e.Bytes([0x48, 0x83, 0xE4, 0xC0]); // and rsp,-64
-        _e.Bytes([0x48, 0x83, 0xEC, 52]); // sub rsp,52: 12 modulo 64, see Emitter.ShiftPage
+        _e.Lea(Host.Rsp, Host.Rsp, -1, 0, -Layout.StackTag, true);
+        _e.Bytes([0x48, 0x81, 0xE4, 0x00, 0x00, 0xFF, 0xFF]); // and rsp,-65536
+        _e.Lea(Host.Rsp, Host.Rsp, -1, 0, Layout.StackTag, true);
         LoadGuest();
         _e.Gs(0xFF, 4, Layout.ResumeAt, false); // jmp
         return start;

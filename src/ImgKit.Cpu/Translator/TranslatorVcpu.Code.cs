@@ -240,7 +240,34 @@ public sealed unsafe partial class TranslatorVcpu
             if ((long)second == block.SecondPage)
                 return block;
         }
-        return Translate(rip, linear, page);
+        return Translate(rip, linear, page, false);
+    }
+
+    /// <summary>Code for the present RIP that looks at each access by itself.</summary>
+    private byte* FindCareful()
+    {
+        ulong rip = _c->Rip;
+        ulong linear = rip + _c->Cs.Base;
+        if (!Memory.Fetch(linear, out byte* page, out _, out _, out byte vector, out uint code))
+        {
+            FetchFault(vector, code);
+            return null;
+        }
+        if (page == null)
+            return FindCode();
+        var block = FindPage((ulong)page)?.Find(rip, _mode.Key | BlockTranslator.CarefulKey) ?? Translate(rip, linear, page, true);
+        return block == null ? null : block.Code;
+    }
+
+    private byte* LinkCareful(byte* data)
+    {
+        byte* fix = data - *(int*)data;
+        _c->Rip = *(ulong*)(data + 4);
+        long flushes = CacheFlushes;
+        byte* code = FindCareful();
+        if (code != null && flushes == CacheFlushes)
+            Emitter.Fix(fix, code);
+        return code;
     }
 
     private void FetchFault(byte vector, uint code)
@@ -249,7 +276,7 @@ public sealed unsafe partial class TranslatorVcpu
         Exceptions.Deliver(_c, Memory, vector, code);
     }
 
-    private Block? Translate(ulong rip, ulong linear, byte* page)
+    private Block? Translate(ulong rip, ulong linear, byte* page, bool careful)
     {
         if (_translator.IsFull)
             ForgetAllCode();
@@ -258,7 +285,7 @@ public sealed unsafe partial class TranslatorVcpu
         int available = 4096 - offset;
         if (!_mode.Is64)
             available = (int)Math.Min((ulong)available, (ulong)_c->Cs.Limit - rip + 1);
-        var block = _translator.Translate(rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, false);
+        var block = _translator.Translate(rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, false, careful);
         if (block == null)
         {
             // The instruction goes on in the next page.
@@ -281,7 +308,7 @@ public sealed unsafe partial class TranslatorVcpu
                 new ReadOnlySpan<byte>(second, 16).CopyTo(new Span<byte>(bytes + available, 16));
             else
                 ReadDevice(physical & ~0xFFFUL, bytes + available);
-            block = _translator.Translate(rip, _mode, _slotIndex, bytes, available + 16, (ulong)page, offset, true);
+            block = _translator.Translate(rip, _mode, _slotIndex, bytes, available + 16, (ulong)page, offset, true, careful);
             if (block == null)
             {
                 FetchFault(13, 0);
@@ -312,7 +339,7 @@ public sealed unsafe partial class TranslatorVcpu
             ForgetAllCode();
         byte* bytes = stackalloc byte[16];
         ReadDevice(physical, bytes);
-        var block = _translator.Translate(rip, _mode, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF), true);
+        var block = _translator.Translate(rip, _mode, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF), true, false);
         if (block == null)
             FetchFault(13, 0);
         else

@@ -58,6 +58,25 @@ public sealed unsafe partial class TranslatorVcpu
     }
 
     [UnmanagedCallersOnly]
+    internal static int SlowWindowHelper(CpuContext* c, uint site, ulong linear)
+    {
+        var cpu = Of(c);
+        try
+        {
+            cpu.TakeFlags();
+            ref readonly var at = ref cpu._translator.GetSite(site);
+            if (cpu.Memory.TryWindow(linear, (at.Info & Site.Write) != 0, out c->ResumeAt))
+                return (int)ExitReason.Continue;
+            c->Rip = at.Rip;
+            return (int)ExitReason.Careful;
+        }
+        catch (Exception e)
+        {
+            return cpu.Fail(e);
+        }
+    }
+
+    [UnmanagedCallersOnly]
     internal static int SlowSegmentHelper(CpuContext* c, uint site, ulong offset)
     {
         var cpu = Of(c);

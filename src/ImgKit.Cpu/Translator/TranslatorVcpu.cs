@@ -60,6 +60,9 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
 
     internal MemoryUnit Memory { get; }
 
+    /// <summary>No other vCPU shares the memory.</summary>
+    internal bool IsAlone => _engine.Vcpus.Length <= 1;
+
     /// <summary>A data breakpoint is set: every access is looked at.</summary>
     internal bool WatchesData { get; private set; }
 
@@ -289,6 +292,16 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
             {
                 case ExitReason.Chain:
                     code = Link((byte*)_c->ExitArgument);
+                    if (code != null && _c->KeepRunning != 0)
+                        continue;
+                    break;
+                case ExitReason.ChainCareful:
+                    code = LinkCareful((byte*)_c->ExitArgument);
+                    if (code != null && _c->KeepRunning != 0)
+                        continue;
+                    break;
+                case ExitReason.Careful:
+                    code = FindCareful();
                     if (code != null && _c->KeepRunning != 0)
                         continue;
                     break;

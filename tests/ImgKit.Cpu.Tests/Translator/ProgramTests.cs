@@ -36,7 +36,7 @@ public sealed class ProgramTests
     }
 
     /// <summary>A 64-bit guest with an IDT whose handlers put the vector in R15 and halt; the low 4 GiB are mapped by 2 MiB pages.</summary>
-    private static unsafe CpuState Prepare64(Board board, Action<Assembler> write)
+    internal static unsafe CpuState Prepare64(Board board, Action<Assembler> write)
     {
         board.Load(CodeAt, Assemble(64, CodeAt, write));
         ulong* tables = (ulong*)(board.Ram + 0x10000);
