@@ -313,8 +313,16 @@ internal sealed unsafe partial class BlockTranslator
                 case ColdKind.SegmentAccess:
                     if (item.Tag != 0)
                         _e.GsIndexed(0x2B, Host.Rbp, Host.Rcx, true, item.Tag, true);
-                    _e.MovImmediate(Host.Rcx, item.Site);
-                    _e.Call(item.Kind == ColdKind.Access ? _stubs.SlowAccess : _stubs.SlowSegment);
+                    if (item.Kind == ColdKind.Access)
+                    {
+                        _e.MovImmediate(Host.Rcx, item.Site | ((_sites[item.Site].Info & 0xFF) - 1) << Stubs.SiteBits);
+                        _e.Call((byte*)_stubs.SlowAccess[_mode.TlbSet * 2 + (item.Write ? 1 : 0)]);
+                    }
+                    else
+                    {
+                        _e.MovImmediate(Host.Rcx, item.Site);
+                        _e.Call(_stubs.SlowSegment);
+                    }
                     if (!item.Write)
                     {
                         _e.Jmp(item.OpStart);

@@ -39,7 +39,7 @@ internal sealed unsafe partial class BlockTranslator
     private readonly record struct PlannedAccess(int Base, long Displacement, int Size, bool Write);
 
     /// <summary>Bytes that a window may span: the more, the oftener it lies across two pages.</summary>
-    private const int MaxWindow = 256;
+    private const int MaxWindow = 255;
 
     private readonly WindowPlan[] _plan = new WindowPlan[MaxInstructions];
 
@@ -287,7 +287,7 @@ internal sealed unsafe partial class BlockTranslator
         byte* careful = _e.JmpForward();
         _e.FixShortHere(within);
         _e.MovImmediate(Host.Rcx, item.Site);
-        _e.Call(_stubs.SlowWindow);
+        _e.Call((byte*)_stubs.SlowWindow[_mode.TlbSet * 2 + (item.Write ? 1 : 0)]);
         _e.MovRr(Host.Rcx, Host.Rbp);
         _e.Jmp(item.OpStart);
         _e.FixHere(careful);

@@ -6,7 +6,8 @@ namespace ImgKit.Cpu.Translator;
 /// </summary>
 internal sealed unsafe class CodeMap : IDisposable
 {
-    private const long Entries = 1L << 26;
+    /// <summary>An entry has 4 bytes; its index is the page number modulo this.</summary>
+    public const long Entries = 1L << 26;
     private readonly uint* _masks;
 
     public CodeMap()
@@ -17,6 +18,9 @@ internal sealed unsafe class CodeMap : IDisposable
             throw new PlatformNotSupportedException("no address space for the map of code pages");
         _masks = (uint*)map;
     }
+
+    /// <summary>The first entry.</summary>
+    public uint* Masks => _masks;
 
     private uint* Entry(ulong hostPage) => _masks + (hostPage >> 12 & (ulong)Entries - 1);
 

@@ -39,7 +39,24 @@ internal static unsafe class Layout
     public const int JumpCache = JumpEntries * 8;
 
     public const int Jump = 65536;
-    public const int Total = Jump + JumpCaches * JumpCache;
+    /// <summary>Entries of one table of the second-level TLB.</summary>
+    public const int SecondEntries = 4096;
+
+    /// <summary>Tables of the second level, by set, for reads and then for writes. An entry is the page's address with the generation in its
+    /// low 12 bits, then the host page.</summary>
+    public const int Second = Jump + JumpCaches * JumpCache;
+
+    public const int SecondTable = SecondEntries * 16;
+    public const int Total = Second + 2 * TlbSets * SecondTable;
+
+    /// <summary>The present generation of the second level (8 bytes).</summary>
+    public const int SecondGeneration = Windows + 256;
+
+    /// <summary>Address of the map of code pages.</summary>
+    public const int CodeMasks = SecondGeneration + 8;
+
+    /// <summary>Registers that stubs set aside.</summary>
+    public const int Spill = CodeMasks + 8;
 
     public static readonly int Rip;
     public static readonly int Rflags;
@@ -97,6 +114,8 @@ internal static unsafe class Layout
     public static int TlbTag(int set, bool write) => Tlb + set * TlbSet + (write ? 3 * TlbArray : 0);
 
     public static int TlbAddend(int set, bool write) => TlbTag(set, write) + TlbArray;
+
+    public static int SecondOf(int set, bool write) => Second + (set * 2 + (write ? 1 : 0)) * SecondTable;
 
     public static int TlbHost(int set, bool write) => TlbTag(set, write) + 2 * TlbArray;
 }

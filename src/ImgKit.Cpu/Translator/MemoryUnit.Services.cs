@@ -215,6 +215,7 @@ internal sealed unsafe partial class MemoryUnit
         hostPage = (byte*)((ulong)region.HostAddress + (physical & ~0xFFFUL) - region.Start);
         global = t.Global;
         _fetchTag[index] = tag;
+        NoteFetch(linear, t);
         _fetchHost[index] = (ulong)hostPage;
         _fetchGlobal[index] = global;
         return true;

@@ -34,6 +34,8 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         Model = model;
         Bus = bus;
         ClearTlb();
+        ClearSecond();
+        *(uint**)(_block + Layout.CodeMasks) = engine.CodePages.Masks;
         Array.Fill(_fetchTag, ulong.MaxValue);
     }
 
@@ -75,27 +77,80 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         }
     }
 
+    private void ClearSecond()
+    {
+        new Span<byte>(_block + Layout.Second, 2 * Layout.TlbSets * Layout.SecondTable).Clear();
+        *Generation = 1;
+    }
+
     public override void FlushTlb(bool includeGlobal)
     {
         ClearTlb();
-        if (++_generation == 0)
-        {
-            Array.Clear(_second);
-            _generation = 1;
-        }
+        if (++*Generation == 4096)
+            ClearSecond();
+        _large = default;
         for (int i = 0; i < FetchEntries; i++)
         {
             if (includeGlobal || !_fetchGlobal[i])
                 _fetchTag[i] = ulong.MaxValue;
         }
+        Array.Clear(_fetched);
+        if (includeGlobal)
+            Array.Clear(_fetchedGlobal);
         _vcpu.FlushJumpCaches(includeGlobal);
         Flushed = true;
     }
 
+    // What may be in the TLBs: 2 MiB and 1 GiB stretches (modulo 64) of large pages; small pages (modulo 4096) that code ran from.
+    private (ulong Mega, ulong Giga) _large;
+    private readonly ulong[] _fetched = new ulong[64];
+    private readonly ulong[] _fetchedGlobal = new ulong[64];
+
+    private void NoteFetch(ulong linear, in PageTranslation t)
+    {
+        NoteLarge(linear, t);
+        if (t.PageShift == 12)
+            (t.Global ? _fetchedGlobal : _fetched)[linear >> 18 & 63] |= 1UL << (int)(linear >> 12);
+    }
+
+    private bool WasFetched(ulong linear) => ((_fetched[linear >> 18 & 63] | _fetchedGlobal[linear >> 18 & 63]) >> (int)(linear >> 12) & 1) != 0;
+
+    private void NoteLarge(ulong linear, in PageTranslation t)
+    {
+        if (t.PageShift > 12)
+            _large.Mega |= 1UL << (int)(linear >> 21);
+        if (t.PageShift > 22)
+            _large.Giga |= 1UL << (int)(linear >> 30);
+    }
+
     public override void InvalidatePage(ulong linear)
     {
-        // The page may be part of a large one: everything goes.
-        FlushTlb(true);
+        if (!IsLong)
+            linear = (uint)linear;
+        // Of a large page, other parts may be cached, too. 4 MiB pages cover two stretches.
+        ulong mega = 1UL << (int)(linear >> 21) | 1UL << (int)(linear >> 21 ^ 1);
+        if ((_large.Mega & mega) != 0 || (_large.Giga >> (int)(linear >> 30) & 1) != 0)
+        {
+            FlushTlb(true);
+            return;
+        }
+        int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
+        for (int i = 0; i < 2 * Layout.TlbSets; i++)
+        {
+            Tags(i >> 1, (i & 1) != 0)[index] = NoTag(index);
+            ulong* entry = SecondEntry(i >> 1, (i & 1) != 0, linear);
+            if ((entry[0] ^ linear) < 4096)
+                entry[0] = 0;
+        }
+        index = (int)(linear >> 12) & FetchEntries - 1;
+        _fetchTag[index] = ulong.MaxValue;
+        if (WasFetched(linear))
+        {
+            _vcpu.FlushJumpCaches(true);
+            Array.Clear(_fetched);
+            Array.Clear(_fetchedGlobal);
+        }
+        Flushed = true;
     }
 
     /// <summary>Any thread: no store may go to a page of host memory without the slow path.</summary>
@@ -152,34 +207,23 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
 
     // ---- second level: what a page walk found, for when the first level has forgotten ----
 
-    private const int SecondEntries = 4096;
+    private ulong* Generation => (ulong*)(_block + Layout.SecondGeneration);
 
-    private struct SecondEntry
-    {
-        public ulong Page;
-        public uint Generation;
-        public byte Set;
-        public bool Writable;
-        public byte* Host;
-    }
+    private static int SecondIndex(ulong linear) => (int)((linear >> 12) ^ (linear >> 24)) & Layout.SecondEntries - 1;
 
-    private readonly SecondEntry[] _second = new SecondEntry[SecondEntries];
-    private uint _generation = 1;
+    private ulong* SecondEntry(int set, bool write, ulong linear) =>
+        (ulong*)(_block + Layout.SecondOf(set, write)) + SecondIndex(linear) * 2;
 
-    private static int SecondIndex(ulong linear) => (int)((linear >> 12) ^ (linear >> 24)) & SecondEntries - 1;
-
-    /// <summary>Refills the first level from the second. False: a walk is needed (or a device, a dirty log, a page of code).</summary>
+    /// <summary>Refills the first level from the second, as generated code does first (Stubs.EmitRefill). False: a walk is needed (or a
+    /// device, a dirty log, a page of code).</summary>
     private bool TryRefill(ulong linear, bool write, out byte* host)
     {
-        ref var entry = ref _second[SecondIndex(linear)];
+        ulong* entry = SecondEntry(CurrentSet, write, linear);
         host = null;
-        if (entry.Page != (linear & ~0xFFFUL) || entry.Generation != _generation || entry.Set != CurrentSet || write && !entry.Writable ||
-            write && _engine.CodePages.Get((ulong)entry.Host) != 0)
-        {
+        if (entry[0] != (linear & ~0xFFFUL | *Generation) || write && _engine.CodePages.Get(entry[1]) != 0)
             return false;
-        }
-        host = entry.Host + (linear & 0xFFF);
-        Fill(linear, entry.Host, write);
+        host = (byte*)entry[1] + (linear & 0xFFF);
+        Fill(linear, (byte*)entry[1], write);
         return true;
     }
 
@@ -259,14 +303,15 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         Fill(linear, hostPage, write);
         if (region.DirtyLog != 0)
             return;
-        _second[SecondIndex(linear)] = new SecondEntry
+        int set = CurrentSet;
+        ulong tag = linear & ~0xFFFUL | *Generation;
+        for (int i = 0; i < (t.Writable && region.Kind == MemoryKind.Ram ? 2 : 1); i++)
         {
-            Page = linear & ~0xFFFUL,
-            Generation = _generation,
-            Set = (byte)CurrentSet,
-            Writable = t.Writable && region.Kind == MemoryKind.Ram,
-            Host = hostPage,
-        };
+            ulong* entry = SecondEntry(set, i != 0, linear);
+            entry[0] = tag;
+            entry[1] = (ulong)hostPage;
+        }
+        NoteLarge(linear, t);
     }
 
     /// <summary>Host minus guest address of a page whose accesses need no further look. What is false here is found out, and faults,

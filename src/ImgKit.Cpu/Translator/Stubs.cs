@@ -68,8 +68,10 @@ internal sealed unsafe class Stubs
         byte* fault = EmitFault();
         Interpret = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.InterpretHelper);
         Raise = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.RaiseHelper);
-        SlowAccess = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowAccessHelper);
-        SlowWindow = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowWindowHelper);
+        byte* access = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowAccessHelper);
+        SlowAccess = EmitRefills(access, false);
+        byte* window = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowWindowHelper);
+        SlowWindow = EmitRefills(window, true);
         SlowSegment = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowSegmentHelper);
         CompleteStore = EmitCompleteStore((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.CompleteStoreHelper);
         foreach (int signal in (ReadOnlySpan<int>)[NativeMethods.SigFpe, NativeMethods.SigSegv, NativeMethods.SigIll,
@@ -109,11 +111,14 @@ internal sealed unsafe class Stubs
     /// <summary>Called with a site in ECX: raises an exception.</summary>
     public byte* Raise { get; }
 
-    /// <summary>Called with a site in ECX, linear address in RBP: gives a host address in RBP, 0 in RCX.</summary>
-    public byte* SlowAccess { get; }
+    /// <summary>By TLB set, for reads and then for writes. Called with a site and the size less 1 (from bit <see cref="SiteBits"/>) in ECX,
+    /// linear address in RBP: gives a host address in RBP, 0 in RCX.</summary>
+    public nint[] SlowAccess { get; }
+
+    public const int SiteBits = 24;
 
     /// <summary>Called with a site in ECX, linear address of a window in RBP: gives host minus guest address in RBP.</summary>
-    public byte* SlowWindow { get; }
+    public nint[] SlowWindow { get; }
 
     /// <summary>Likewise, with the offset in the segment that failed its check in RBP.</summary>
     public byte* SlowSegment { get; }
@@ -315,6 +320,100 @@ internal sealed unsafe class Stubs
         _e.Byte(0xB9);
         _e.Int32(0);
         _e.Byte(0xC3);
+    }
+
+    private nint[] EmitRefills(byte* helper, bool window)
+    {
+        var stubs = new nint[2 * Layout.TlbSets];
+        for (int i = 0; i < stubs.Length; i++)
+            stubs[i] = (nint)EmitRefill(helper, i >> 1, (i & 1) != 0, window);
+        return stubs;
+    }
+
+    /// <summary>Looks into the second-level TLB (as MemoryUnit.TryRefill) before C# is asked.</summary>
+    private byte* EmitRefill(byte* helper, int set, bool write, bool window)
+    {
+        Align();
+        byte* start = _e.P;
+        _e.StoreGs(Layout.Spill, Host.Rax);
+        _e.StoreGs(Layout.Spill + 8, Host.Rdx);
+        _e.StoreGs(Layout.Spill + 16, Host.Rbx);
+        _e.Bytes([0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+        _e.StoreGs(Layout.Spill + 24, Host.Rax);
+        byte* crosses = null;
+        if (!window)
+        {
+            _e.Rr(0x8B, Host.Rdx, Host.Rbp, false);
+            _e.Bytes([0x81, 0xE2, 0xFF, 0x0F, 0x00, 0x00]); // and edx,4095
+            _e.Rr(0x8B, Host.Rax, Host.Rcx, false);
+            _e.Bytes([0xC1, 0xE8, SiteBits, 0x01, 0xC2, 0x81, 0xFA, 0xFF, 0x0F, 0x00, 0x00]); // shr eax,n; add edx,eax; cmp edx,4095
+            crosses = _e.JccForward(7);
+        }
+        _e.MovRr(Host.Rdx, Host.Rbp);
+        _e.Bytes([0x48, 0xC1, 0xEA, 12]); // shr rdx,12
+        _e.Rr(0x8B, Host.Rbx, Host.Rdx, false);
+        _e.MovRr(Host.Rax, Host.Rdx);
+        _e.Bytes([0x48, 0xC1, 0xEA, 12, 0x31, 0xC2]); // shr rdx,12; xor edx,eax
+        _e.Bytes([0x81, 0xE2, 0xFF, 0x0F, 0x00, 0x00, 0xC1, 0xE2, 4]); // and edx,4095; shl edx,4
+        _e.Bytes([0x48, 0xC1, 0xE0, 12]); // shl rax,12: RAX the page's address, RBX its number, RDX the entry
+        _e.Gs(0x0B, Host.Rax, Layout.SecondGeneration, true);
+        _e.GsIndexed(0x3B, Host.Rax, Host.Rdx, false, Layout.SecondOf(set, write), true);
+        byte* miss = _e.JccForward(5);
+        _e.GsIndexed(0x8B, Host.Rdx, Host.Rdx, false, Layout.SecondOf(set, write) + 8, true);
+        _e.Bytes([0x48, 0x25, 0x00, 0xF0, 0xFF, 0xFF]); // and rax,-4096
+        _e.Bytes([0x81, 0xE3]); // and ebx,entries-1
+        _e.Int32(Layout.TlbEntries - 1);
+        _e.GsIndexed(0x89, Host.Rdx, Host.Rbx, true, Layout.TlbHost(set, write), true);
+        _e.Bytes([0x48, 0x29, 0xC2]); // sub rdx,rax: host minus guest address
+        _e.GsIndexed(0x89, Host.Rdx, Host.Rbx, true, Layout.TlbAddend(set, write), true);
+        _e.Bytes([0x48, 0xF7, 0xD8]); // neg rax
+        byte* code = null;
+        if (write)
+        {
+            // As MemoryUnit.Fill: the entry is there first, and taken back if the page has code.
+            _e.GsIndexed(0x87, Host.Rax, Host.Rbx, true, Layout.TlbTag(set, write), true); // xchg
+            _e.GsIndexed(0x8B, Host.Rax, Host.Rbx, true, Layout.TlbHost(set, write), true);
+            _e.Bytes([0x48, 0xC1, 0xE8, 12, 0x25]); // shr rax,12; and eax,entries-1
+            _e.Int32((int)(CodeMap.Entries - 1));
+            _e.Bytes([0x48, 0xC1, 0xE0, 2]); // shl rax,2
+            _e.Gs(0x03, Host.Rax, Layout.CodeMasks, true);
+            _e.Bytes([0x83, 0x38, 0x00]); // cmp dword [rax],0
+            code = _e.JccForward(5);
+        }
+        else
+        {
+            _e.GsIndexed(0x89, Host.Rax, Host.Rbx, true, Layout.TlbTag(set, write), true);
+        }
+        if (window)
+            _e.MovRr(Host.Rbp, Host.Rdx);
+        else
+            _e.Lea(Host.Rbp, Host.Rbp, Host.Rdx, 0, 0, true);
+        RestoreSpilled();
+        _e.Byte(0xB9);
+        _e.Int32(0);
+        _e.Byte(0xC3);
+        if (code != null)
+        {
+            _e.FixHere(code);
+            _e.Rr(0x8B, Host.Rax, Host.Rbx, false);
+            _e.Bytes([0x35, 0x80, 0x00, 0x00, 0x00, 0xC1, 0xE0, 12, 0x48, 0xF7, 0xD8]); // xor eax,128; shl eax,12; neg rax
+            _e.GsIndexed(0x89, Host.Rax, Host.Rbx, true, Layout.TlbTag(set, write), true);
+        }
+        _e.FixHere(miss);
+        if (crosses != null)
+            _e.FixHere(crosses);
+        RestoreSpilled();
+        _e.Jmp(helper);
+        return start;
+    }
+
+    private void RestoreSpilled()
+    {
+        _e.LoadGs(Host.Rax, Layout.Spill + 24);
+        _e.Bytes([0x04, 0x7F, 0x9E]); // add al,0x7f; sahf
+        _e.LoadGs(Host.Rax, Layout.Spill);
+        _e.LoadGs(Host.Rdx, Layout.Spill + 8);
+        _e.LoadGs(Host.Rbx, Layout.Spill + 16);
     }
 
     private byte* EmitCompleteStore(nint helper)

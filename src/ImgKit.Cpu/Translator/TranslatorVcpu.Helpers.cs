@@ -49,7 +49,7 @@ public sealed unsafe partial class TranslatorVcpu
         try
         {
             cpu.TakeFlags();
-            return (int)cpu.SlowAccess(cpu._translator.GetSite(site), linear);
+            return (int)cpu.SlowAccess(cpu._translator.GetSite(site & (1 << Stubs.SiteBits) - 1), linear);
         }
         catch (Exception e)
         {
