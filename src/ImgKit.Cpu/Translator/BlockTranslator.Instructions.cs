@@ -84,6 +84,18 @@ internal sealed unsafe partial class BlockTranslator
             case Mnemonic.Pop:
                 EmitPop(ref instruction);
                 return false;
+            case Mnemonic.Pushfq:
+                EmitPushFlags();
+                return false;
+            case Mnemonic.Popfq:
+                EmitPopFlags();
+                return false;
+            case Mnemonic.Swapgs:
+                _e.LoadGs(Host.Rcx, Layout.SegmentBase(5));
+                _e.LoadGs(Host.Rbp, Layout.KernelGsBase);
+                _e.StoreGs(Layout.SegmentBase(5), Host.Rbp);
+                _e.StoreGs(Layout.KernelGsBase, Host.Rcx);
+                return false;
             case Mnemonic.Leave:
                 EmitLeave(instruction);
                 return false;
@@ -366,17 +378,19 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>Left to <see cref="Interpreter"/>.</summary>
-    private static bool IsInterpreted(in Instruction instruction)
+    private bool IsInterpreted(in Instruction instruction)
     {
         switch (instruction.Mnemonic)
         {
+            case Mnemonic.Swapgs or Mnemonic.Pushfq or Mnemonic.Popfq:
+                return !_mode.Kernel || !_mode.Is64 || _mode.SingleStep || instruction.HasLockPrefix;
             case Mnemonic.In or Mnemonic.Out or Mnemonic.Insb or Mnemonic.Insw or Mnemonic.Insd or Mnemonic.Outsb or Mnemonic.Outsw or
                 Mnemonic.Outsd or Mnemonic.Cpuid or Mnemonic.Rdmsr or Mnemonic.Wrmsr or Mnemonic.Rdtsc or Mnemonic.Rdtscp or
                 Mnemonic.Rdpmc or Mnemonic.Rdpid or Mnemonic.Lgdt or Mnemonic.Lidt or Mnemonic.Sgdt or Mnemonic.Sidt or
                 Mnemonic.Lldt or Mnemonic.Ltr or Mnemonic.Sldt or Mnemonic.Str or Mnemonic.Lmsw or Mnemonic.Smsw or Mnemonic.Clts or
                 Mnemonic.Invlpg or Mnemonic.Invlpga or Mnemonic.Invpcid or Mnemonic.Invd or Mnemonic.Wbinvd or Mnemonic.Wbnoinvd or
-                Mnemonic.Hlt or Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq or Mnemonic.Pushf or Mnemonic.Pushfd or
-                Mnemonic.Pushfq or Mnemonic.Swapgs or Mnemonic.Xgetbv or Mnemonic.Xsetbv or Mnemonic.Lar or Mnemonic.Lsl or
+                Mnemonic.Hlt or Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Pushf or Mnemonic.Pushfd or
+                Mnemonic.Xgetbv or Mnemonic.Xsetbv or Mnemonic.Lar or Mnemonic.Lsl or
                 Mnemonic.Verr or Mnemonic.Verw or Mnemonic.Arpl or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Les or Mnemonic.Lds or
                 Mnemonic.Lss or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Monitor or Mnemonic.Mwait or Mnemonic.Monitorx or
                 Mnemonic.Mwaitx or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or

@@ -145,6 +145,60 @@ internal sealed unsafe partial class BlockTranslator
         EndMemory();
     }
 
+    /// <summary>PUSHFQ of the kernel: arithmetic flags from the host, IF from LiveIf, the rest from the context.</summary>
+    private void EmitPushFlags()
+    {
+        const int @if = 1 << 9, rf = 1 << 16, vm = 1 << 17;
+        BeginStack(-8, 8, true);
+        FoldMemory();
+        _e.Bytes([0x9C, 0x48, 0x8B, 0x0C, 0x24]); // pushfq; mov rcx,[rsp]
+        AndRcx(Stubs.ArithmeticFlags);
+        _e.StoreGs(Layout.Spill, Host.Rcx);
+        _e.LoadGsByte(Host.Rcx, Layout.LiveIf);
+        _e.Bytes([0xC1, 0xE1, 9]); // shl ecx,9
+        _e.Gs(0x09, Host.Rcx, Layout.Spill, true); // or gs:[spill],rcx
+        _e.LoadGs(Host.Rcx, Layout.Rflags);
+        AndRcx(~(Stubs.ArithmeticFlags | @if | rf | vm));
+        _e.Gs(0x0B, Host.Rcx, Layout.Spill, true);
+        _e.Byte(0x9D); // popfq
+        StoreSized(Host.Rcx, 8);
+        AdjustStack(-8);
+        EndMemory();
+    }
+
+    /// <summary>POPFQ of the kernel, where nothing but arithmetic flags and IF changes and no interrupt waits; C# does the rest.</summary>
+    private void EmitPopFlags()
+    {
+        const int others = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 14 | 7 << 18 | 1 << 21; // TF DF IOPL NT AC VIF VIP ID
+        uint site = NewSite(0, interpreted: true);
+        BeginStack(0, 8, false);
+        LoadSized(Host.Rcx, 8);
+        EndMemory();
+        _e.StoreGs(Layout.Spill, Host.Rcx);
+        _e.Gs(0x33, Host.Rcx, Layout.Rflags, true);
+        _e.Bytes([0xF7, 0xC1]); // test ecx,others
+        _e.Int32(others);
+        byte* differs = _e.JccForward(5);
+        _e.LoadGs(Host.Rcx, Layout.Spill);
+        _e.Bytes([0xC1, 0xE9, 9, 0x83, 0xE1, 1]); // shr ecx,9; and ecx,1
+        _e.LoadGsByte(Host.Rbp, Layout.InterruptLine);
+        _e.Rr(0x85, Host.Rbp, Host.Rcx, false); // test ecx,ebp
+        byte* interrupt = _e.JccForward(5);
+        _e.Gs(0x88, Host.Rcx, Layout.LiveIf, false); // mov gs:[if],cl
+        _e.LoadGs(Host.Rcx, Layout.Spill);
+        AndRcx(Stubs.ArithmeticFlags);
+        _e.Bytes([0x51, 0x9D]); // push rcx; popfq
+        AdjustStack(8);
+        _cold.Add(new Cold { Kind = ColdKind.Interpret, Fix = differs, Site = site, OpEnd = _e.P });
+        _cold.Add(new Cold { Kind = ColdKind.Interpret, Fix = interrupt, Site = site, OpEnd = _e.P });
+    }
+
+    private void AndRcx(int mask)
+    {
+        _e.Bytes([0x48, 0x81, 0xE1]);
+        _e.Int32(mask);
+    }
+
     private void EmitPop(ref Instruction instruction)
     {
         int size = instruction.StackPointerIncrement;

@@ -127,6 +127,7 @@ internal sealed unsafe partial class BlockTranslator
             case Mnemonic.Push when instruction.Op0Kind != OpKind.Memory &&
                 !(instruction.Op0Kind == OpKind.Register && instruction.Op0Register.IsSegmentRegister()):
             case Mnemonic.Call when instruction.IsCallNear:
+            case Mnemonic.Pushfq:
             {
                 int size = -instruction.StackPointerIncrement;
                 access = new PlannedAccess(4, -size, size, true);
@@ -134,6 +135,9 @@ internal sealed unsafe partial class BlockTranslator
             }
             case Mnemonic.Pop when instruction.Op0Kind == OpKind.Register && instruction.Op0Register.IsGPR():
                 access = new PlannedAccess(4, 0, instruction.StackPointerIncrement, false);
+                return true;
+            case Mnemonic.Popfq:
+                access = new PlannedAccess(4, 0, 8, false);
                 return true;
             case Mnemonic.Ret when instruction.Code is Code.Retnq or Code.Retnq_imm16:
                 access = new PlannedAccess(4, 0, 8, false);
@@ -166,7 +170,7 @@ internal sealed unsafe partial class BlockTranslator
     private static void NoteChanges(in Instruction instruction, in InstructionInfo info, Span<OpenWindow> open, Span<long> moved)
     {
         int known = -1;
-        if (instruction.Mnemonic is Mnemonic.Push or Mnemonic.Pop)
+        if (instruction.Mnemonic is Mnemonic.Push or Mnemonic.Pop or Mnemonic.Pushfq or Mnemonic.Popfq)
         {
             if (instruction.Op0Kind != OpKind.Register || instruction.Op0Register != Register.RSP || instruction.Mnemonic == Mnemonic.Push)
             {

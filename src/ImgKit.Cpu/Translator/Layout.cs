@@ -77,6 +77,7 @@ internal static unsafe class Layout
     public static readonly int HostStack;
     public static readonly int Self;
     public static readonly int Es;
+    public static readonly int KernelGsBase;
 
     static Layout()
     {
@@ -101,6 +102,7 @@ internal static unsafe class Layout
         HostStack = (int)((byte*)&c.HostStack - start);
         Self = (int)((byte*)&c.Self - start);
         Es = (int)((byte*)&c.Es - start);
+        KernelGsBase = (int)((byte*)&c.KernelGsBase - start);
     }
 
     public static int Gpr(int index) => index * 8;

@@ -96,17 +96,19 @@ internal readonly struct TranslationMode(ulong key)
             key |= 1 << 13;
         if (singleStep)
             key |= 1 << 14;
+        if (code64)
+        {
+            key |= (ulong)SegmentClass.Based << (16 + 2 * 4) | (ulong)SegmentClass.Based << (16 + 2 * 5);
+            return new TranslationMode(key);
+        }
         for (int i = 0; i < 6; i++)
-            key |= (ulong)Classify(c, i, isProtected && !v86, code64) << (16 + 2 * i);
-        if (!code64)
-            key |= c->Cs.Base << 32;
+            key |= (ulong)Classify(c, i, isProtected && !v86) << (16 + 2 * i);
+        key |= c->Cs.Base << 32;
         return new TranslationMode(key);
     }
 
-    private static unsafe SegmentClass Classify(CpuContext* c, int index, bool isProtected, bool code64)
+    private static unsafe SegmentClass Classify(CpuContext* c, int index, bool isProtected)
     {
-        if (code64)
-            return index >= 4 ? SegmentClass.Based : SegmentClass.Flat;
         var s = CpuContext.Segment(c, index);
         s->CheckLimit = -((long)s->Limit + 1);
         if (isProtected)

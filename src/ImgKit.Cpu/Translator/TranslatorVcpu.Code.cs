@@ -98,6 +98,7 @@ public sealed unsafe partial class TranslatorVcpu
     private readonly bool[] _slotNonGlobal = new bool[Layout.JumpCaches];
     private TranslationMode _mode;
     private int _slotIndex;
+    private int _otherSlot;
     private bool _stepping;
     private bool _faulted;
 
@@ -164,6 +165,15 @@ public sealed unsafe partial class TranslatorVcpu
         _mode = TranslationMode.From(_c, step);
         _c->ModeKey = _mode.Key;
         Memory.ModeIsCurrent();
+        if (_slotOwner[_otherSlot] == _mode.Key)
+        {
+            // Two modes alternate: program and kernel.
+            (_slotIndex, _otherSlot) = (_otherSlot, _slotIndex);
+            return;
+        }
+        if (_slotOwner[_slotIndex] == _mode.Key)
+            return;
+        _otherSlot = _slotIndex;
         if (!_modeSlots.TryGetValue(_mode.Key, out _slotIndex))
         {
             _slotIndex = _modeSlots.Count % Layout.JumpCaches;

@@ -317,6 +317,17 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                     HandleSignal();
                     break;
                 case ExitReason.Redispatch:
+                    if (!step && MayGoOn())
+                    {
+                        if (Memory.ModeIsStale)
+                            UpdateMode(false);
+                        _faulted = false;
+                        Memory.Flushed = false;
+                        code = FindCode();
+                        if (code != null)
+                            continue;
+                    }
+                    break;
                 case ExitReason.Poll:
                 case ExitReason.Step:
                     break;
@@ -332,6 +343,19 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         if (step)
             AfterStep(shadow, trap);
         return null;
+    }
+
+    /// <summary>Nothing happened that <see cref="Run"/> would look at between two instructions.</summary>
+    private bool MayGoOn()
+    {
+        var c = _c;
+        if (Volatile.Read(ref c->KeepRunning) == 0 || (c->Shutdown | c->Halted | c->WaitingForStartup | c->InterruptShadow | c->NmiPending) != 0 ||
+            _smi != 0 || (c->Rflags & 1 << 8) != 0 || DebugRegisters.AnyEnabled(c) || CanInterrupt)
+        {
+            return false;
+        }
+        c->Rflags &= ~(1UL << 16);
+        return true;
     }
 
     /// <summary>Arithmetic flags and IF as generated code left them (LAHF and SETO form) to RFLAGS.</summary>

@@ -19,7 +19,7 @@ public sealed class WindowTests
         {
             var at = Bases[random.Next(Bases.Length)];
             int displacement = random.Next(-3, 12) * 8 + (random.Next(8) == 0 ? random.Next(8) : 0);
-            switch (random.Next(16))
+            switch (random.Next(17))
             {
                 case 0 or 1:
                     a.push(random.Next(2) == 0 ? rax : r14);
@@ -51,6 +51,12 @@ public sealed class WindowTests
                     break;
                 case 14:
                     a.xchg(__qword_ptr[at + displacement], rdi);
+                    break;
+                case 15:
+                    a.pushfq();
+                    a.push(random.Next(0x10000) & (0xAD5 | 1 << 21) | 2);
+                    a.popfq();
+                    a.pop(rax);
                     break;
                 default:
                     a.mov(at, random.Next(2) == 0 ? r9 : r10);
@@ -161,5 +167,71 @@ public sealed class WindowTests
         Assert.Equal((14UL, Data + 16), (s.Gpr[15], s.Cr2));
         Assert.Equal(0x21UL, leaf[0] & 0x61);
         Assert.Equal(Code + 7, ((ulong*)(board.Ram + s.Gpr[4]))[1]);
+    }
+
+    [Fact]
+    public unsafe void An_invalidated_page_is_walked_again_for_data_and_for_code()
+    {
+        using var board = new Board(4 << 20);
+        var s = ProgramTests.Prepare64(board, a =>
+        {
+            a.mov(rax, __qword_ptr[rbx]);
+            a.call(rsi);
+            a.mov(__qword_ptr[rcx], rdx);
+            a.mov(r8, __qword_ptr[rbx]);
+            a.invlpg(__[rbx]);
+            a.mov(rdi, __qword_ptr[rbx]);
+            a.mov(r12, r14);
+            a.call(rsi);
+            a.hlt();
+        });
+        ulong* tables = (ulong*)(board.Ram + 0x10000);
+        ulong* leaf = (ulong*)(board.Ram + 0x20000);
+        tables[1024 + 1] = 0x20003;
+        leaf[0] = 0x300003;
+        // The table itself lies below, in a large page that stays.
+        foreach (uint page in (ReadOnlySpan<uint>)[0x300000, 0x301000])
+        {
+            *(ulong*)(board.Ram + page) = page;
+            board.Load(page + 64, ProgramTests.Assemble(64, Data + 64, a =>
+            {
+                a.mov(r14d, page);
+                a.ret();
+            }));
+        }
+        s.Gpr[3] = Data;
+        s.Gpr[6] = Data + 64;
+        s.Gpr[1] = 0x20000;
+        s.Gpr[2] = 0x301003;
+        board.Cpu.SetState(s);
+        Assert.Equal(VcpuExit.Halted, board.Cpu.Run());
+        board.Cpu.GetState(s);
+        Assert.Equal((0x300000UL, 0x301000UL), (s.Gpr[0], s.Gpr[7]));
+        Assert.Equal((0x300000UL, 0x301000UL), (s.Gpr[12], s.Gpr[14]));
+    }
+
+    [Fact]
+    public void Swapgs_exchanges_the_bases()
+    {
+        using var board = new Board(4 << 20);
+        var s = ProgramTests.Prepare64(board, a =>
+        {
+            a.mov(rax, __qword_ptr.gs[0]);
+            a.swapgs();
+            a.mov(rdx, __qword_ptr.gs[0]);
+            a.swapgs();
+            a.mov(rsi, __qword_ptr.gs[0]);
+            a.swapgs();
+            a.hlt();
+        });
+        board.Load(0x8000, [1]);
+        board.Load(0x8100, [2]);
+        s.Segments[5] = s.Segments[5] with { Base = 0x8000 };
+        s.Msrs[0xC0000102] = 0x8100;
+        board.Cpu.SetState(s);
+        Assert.Equal(VcpuExit.Halted, board.Cpu.Run());
+        board.Cpu.GetState(s);
+        Assert.Equal((1UL, 2UL, 1UL), (s.Gpr[0], s.Gpr[2], s.Gpr[6]));
+        Assert.Equal((0x8100UL, 0x8000UL), (s.Segments[5].Base, s.Msrs[0xC0000102]));
     }
 }
