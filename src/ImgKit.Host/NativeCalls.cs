@@ -25,5 +25,11 @@ internal static unsafe partial class NativeCalls
     internal static partial int ioctl(int fd, nuint request, void* argument);
 
     [LibraryImport("libc.so.6", SetLastError = true)]
+    internal static partial int fstatfs(int fd, long* result);
+
+    [LibraryImport("libc.so.6", SetLastError = true)]
+    internal static partial int getrusage(int who, long* usage);
+
+    [LibraryImport("libc.so.6", SetLastError = true)]
     internal static partial int flock(int fd, int operation);
 }

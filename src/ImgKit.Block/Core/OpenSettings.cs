@@ -47,6 +47,9 @@ public sealed record OpenSettings
     /// cannot be kept in most images, so whoever opens a new image for filling passes them on here.</summary>
     public int? CompressionLevel { get; init; }
 
+    /// <summary>The image is new and is filled with large writes: space is reserved ahead of them where the file system works faster so.</summary>
+    public bool FillsNew { get; init; }
+
     /// <summary>The depth of a chain, counted to refuse one that is too deep.</summary>
     public int Depth { get; init; }
 

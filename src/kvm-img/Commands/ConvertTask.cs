@@ -31,7 +31,7 @@ internal sealed class ConvertTask(CommonOptions common)
 
     public long MinimumZeroRun { get; set; } = 4096;
 
-    public int Threads { get; set; } = Environment.ProcessorCount;
+    public int Threads { get; set; } = ConvertRequest.DefaultThreads;
 
     public long RateLimit { get; set; }
 
@@ -212,6 +212,7 @@ internal sealed class ConvertTask(CommonOptions common)
         new OpenSettings
         {
             Unmap = MinimumZeroRun > 0,
+            FillsNew = !SkipCreate,
             Reproducible = Reproducible,
             CompressionLevel = options?.Get("compression_level") is long level ? (int)Math.Min(level, int.MaxValue) : CompressionLevel,
         }.WithCacheMode(TargetCache, "Invalid cache option");

@@ -43,6 +43,39 @@ public sealed class FileDeviceTests : IDisposable
     }
 
     [Fact]
+    public void Space_reserved_ahead_is_given_back()
+    {
+        string name = _folder.File("filled"), plain = _folder.File("plain");
+        byte[] data = new byte[8 << 20];
+        new Random(1).NextBytes(data);
+        long[] allocated = new long[2];
+        for (int i = 0; i < 2; i++)
+        {
+            string file = i == 0 ? name : plain;
+            _opener.CreateFile(file).Dispose();
+            using (var d = _opener.Open(file, "file", new OpenSettings { FillsNew = i == 0 }))
+            {
+                for (int at = 0; at < data.Length; at += 1 << 16)
+                    d.Write(at, data.AsSpan(at, 1 << 16));
+                // A hole is left as it is, and what is behind it takes its own space only.
+                d.Write(32 << 20, data.AsSpan(0, 1 << 20));
+                d.Write(16 << 20, data.AsSpan(0, 1 << 20));
+            }
+            using var again = _opener.Open(file, "file", OpenSettings.ReadOnlyDefault);
+            Assert.Equal(33 << 20, again.Length);
+            byte[] back = new byte[33 << 20];
+            again.Read(0, back);
+            Assert.True(data.AsSpan().SequenceEqual(back.AsSpan(0, data.Length)));
+            Assert.Equal(-1, back.AsSpan(8 << 20, 8 << 20).IndexOfAnyExcept((byte)0));
+            using var file2 = ImgKit.Host.HostFile.Open(file, ImgKit.Host.HostFileMode.ReadWrite);
+            file2.Sync();
+            allocated[i] = file2.GetAllocatedBytes();
+        }
+        // The file system counts the blocks of its own tree, too.
+        Assert.InRange(allocated[0], allocated[1] - 65536, allocated[1] + 65536);
+    }
+
+    [Fact]
     public void Direct_access_takes_any_alignment()
     {
         string name = _folder.File("direct");

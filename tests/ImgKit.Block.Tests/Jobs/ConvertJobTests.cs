@@ -50,6 +50,30 @@ public sealed class ConvertJobTests
         Assert.Equal(reference.Writes, target.Writes);
     }
 
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(16)]
+    public void Scattered_clusters_are_copied_however_many_wait_for_their_device(int threads)
+    {
+        using var source = new Scattered(40 << 20);
+        using var target = new MemoryDevice(40 << 20);
+        long reported = 0;
+        Run(new ConvertRequest { Sources = [source], Target = target, TargetIsZero = true, Threads = threads, Progress = new Last(v => reported = v) });
+        Assert.True(source.Content().AsSpan().SequenceEqual(target.Snapshot()));
+        Assert.Equal(40 << 20, reported);
+        Assert.InRange(source.MostInside, 1, threads);
+    }
+
+    [Fact]
+    public void A_write_error_ends_all_threads()
+    {
+        using var source = Device(TestData.Mixed(20 << 20, 4).Select(b => (byte)(b | 1)).ToArray());
+        using var target = new Full(20 << 20, 7 << 20);
+        var e = Assert.Throws<ImageException>(() => Run(new ConvertRequest { Sources = [source], Target = target, TargetIsZero = true, Threads = 4 }));
+        Assert.Equal("error while writing at byte 7340032: full", e.Message);
+    }
+
     [Fact]
     public void A_read_error_stops_the_job_and_says_where()
     {
@@ -140,6 +164,78 @@ public sealed class ConvertJobTests
         }
 
         public override void Write(long offset, ReadOnlySpan<byte> source) { }
+
+        public override void Flush() { }
+    }
+
+    private sealed class Last(Action<long> report) : IProgress<long>
+    {
+        public void Report(long value) => report(value);
+    }
+
+    /// <summary>Every other run of clusters is a hole; what is not takes its time to read.</summary>
+    private sealed class Scattered(int length) : BlockDevice
+    {
+        private const int Run = 64 << 10;
+        private int _inside;
+        private int _most;
+
+        public int MostInside => _most;
+
+        public override long Length => length;
+
+        public override string DriverName => "scattered";
+
+        public byte[] Content()
+        {
+            byte[] content = new byte[length];
+            Fill(0, content);
+            return content;
+        }
+
+        public override void Read(long offset, Span<byte> destination)
+        {
+            int n = Interlocked.Increment(ref _inside);
+            for (int most = _most; n > most; most = _most)
+                Interlocked.CompareExchange(ref _most, n, most);
+            if (offset % (1 << 20) == 0)
+                Thread.Sleep(10);
+            Fill(offset, destination);
+            Interlocked.Decrement(ref _inside);
+        }
+
+        public override void Write(long offset, ReadOnlySpan<byte> source) { }
+
+        public override void Flush() { }
+
+        public override BlockExtent GetExtent(long offset, long count)
+        {
+            long left = Run - offset % Run;
+            return new(Math.Min(count, left), offset / Run % 2 == 0 ? ExtentKind.Data | ExtentKind.Allocated : ExtentKind.Zero, 0);
+        }
+
+        private static void Fill(long offset, Span<byte> destination)
+        {
+            for (int i = 0; i < destination.Length; i++)
+                destination[i] = (offset + i) / Run % 2 == 0 ? (byte)((offset + i) / 4096 | 1) : (byte)0;
+        }
+    }
+
+    private sealed class Full(long length, long end) : BlockDevice
+    {
+        public override long Length => length;
+
+        public override string DriverName => "full";
+
+        public override BlockLimits Limits => BlockLimits.Default with { ClusterSize = 65536 };
+
+        public override void Read(long offset, Span<byte> destination) { }
+
+        public override void Write(long offset, ReadOnlySpan<byte> source)
+        {
+            if (offset + source.Length > end)
+                throw new IOException("full");
+        }
 
         public override void Flush() { }
     }

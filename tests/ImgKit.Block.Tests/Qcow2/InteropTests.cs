@@ -68,6 +68,24 @@ public sealed class InteropTests
     }
 
     [Theory]
+    [InlineData("cluster_size=512")]
+    [InlineData("cluster_size=4k,extended_l2=off")]
+    public void Check_counts_as_the_peer_does(string options)
+    {
+        using var folder = new TestData.Folder();
+        string path = folder.File("a.qcow2"), raw = folder.File("a.raw");
+        // Several tables, whose own clusters lie between those of the data.
+        File.WriteAllBytes(raw, TestData.Mixed(9 << 20, 4));
+        Qemu.Img("convert", "-f", "raw", "-O", "qcow2", "-o", options, raw, path);
+        var answer = System.Text.Json.JsonDocument.Parse(Qemu.Img("check", "--output=json", path)).RootElement;
+        using var image = Images.Open(path, true, static s => s with { ForCheck = true });
+        var result = ((ICheckableImage)image).Check(CheckRepair.None, static _ => { });
+        long Peers(string name) => answer.TryGetProperty(name, out var v) ? v.GetInt64() : 0;
+        Assert.Equal((Peers("fragmented-clusters"), Peers("allocated-clusters"), Peers("total-clusters"), Peers("image-end-offset")),
+            (result.FragmentedClusters, result.AllocatedClusters, result.TotalClusters, result.ImageEndOffset));
+    }
+
+    [Theory]
     [InlineData("", 9 << 20)]
     [InlineData("compat=0.10", 5 << 20)]
     [InlineData("extended_l2=on", 5 << 20)]

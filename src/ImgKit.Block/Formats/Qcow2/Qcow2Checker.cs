@@ -103,6 +103,7 @@ internal sealed class Qcow2Checker
     private void CheckL2(byte[] table, long tableOffset, bool active)
     {
         int entryBytes = _extended ? 16 : 8;
+        _next = 0;      // a table is counted for itself
         // Most tables are mostly empty.
         for (int at = 0; at < table.Length; at += entryBytes)
         {

@@ -53,7 +53,8 @@ public sealed class CompareReadException(bool second, long offset, Exception inn
 /// <summary>Compares what a guest sees of two disks. Ranges that both know to be zero are not read.</summary>
 public sealed class CompareJob
 {
-    private const int PieceSize = 1 << 20;
+    /// <summary>Both sides of a piece stay in a processor's own cache until they are compared.</summary>
+    private const int PieceSize = 128 << 10;
     private const int Sector = 512;
 
     private readonly CompareRequest _request;
@@ -62,6 +63,8 @@ public sealed class CompareJob
     private readonly long _length;
     private readonly Lock _planLock = new();
     private long _offset;
+    private Known _knownFirst;
+    private Known _knownSecond;
     private long _done;
     private CompareResult? _found;
     private Exception? _failure;
@@ -151,9 +154,12 @@ public sealed class CompareJob
         {
             long start = _offset;
             long left = _length - start;
-            (first, bool allocated1, left) = Look(_request.First, start, left, false);
-            (second, bool allocated2, left) = Look(_request.Second, start, left, true);
-            if (_request.Strict && start < _common && allocated1 != allocated2)
+            LookAt(ref _knownFirst, _request.First, start, false);
+            LookAt(ref _knownSecond, _request.Second, start, true);
+            first = _knownFirst.Side;
+            second = _knownSecond.Side;
+            left = Math.Min(left, Math.Min(_knownFirst.End, _knownSecond.End) - start);
+            if (_request.Strict && start < _common && _knownFirst.IsAllocated != _knownSecond.IsAllocated)
             {
                 Found(new(Difference.Allocation, start));
                 break;
@@ -176,14 +182,22 @@ public sealed class CompareJob
         return false;
     }
 
-    private static (Side Side, bool Allocated, long Left) Look(BlockDevice device, long offset, long left, bool isSecond)
+    /// <summary>What a disk said of a stretch, kept until the end of the stretch: asking again may cost as much as it is long.</summary>
+    private record struct Known(Side Side, bool IsAllocated, long End);
+
+    private void LookAt(ref Known known, BlockDevice device, long offset, bool isSecond)
     {
+        if (offset < known.End)
+            return;
         if (offset >= device.Length)
-            return (Side.Absent, false, left);
+        {
+            known = new(Side.Absent, false, _length);
+            return;
+        }
         try
         {
-            var (e, _, _) = BlockExtents.GetExtentAbove(device, offset, Math.Min(left, device.Length - offset));
-            return (e.IsZero ? Side.Zero : Side.Data, e.IsData || e.IsAllocated, Math.Min(left, e.Length));
+            var (e, _, _) = BlockExtents.GetExtentAbove(device, offset, device.Length - offset);
+            known = new(e.IsZero ? Side.Zero : Side.Data, e.IsData || e.IsAllocated, offset + e.Length);
         }
         catch (Exception e) when (e is IOException or ImageException)
         {

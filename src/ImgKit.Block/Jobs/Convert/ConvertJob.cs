@@ -5,29 +5,53 @@ namespace ImgKit.Block.Jobs.Convert;
 
 /// <summary>
 /// Copies disks to a disk: extents, then reading and decompressing on all threads, compressing on all threads, and writing in the
-/// disk's order. Every thread takes the next piece, carries it through to its end, and waits for its turn to write;
-/// so memory is bounded by the number of threads, and the target's bytes depend on no timing.
+/// disk's order. A thread takes the next batch of pieces and fills it. If its turn to be written comes soon, the thread writes it, too, from its
+/// own processor's cache; otherwise it leaves the batch to whoever is writing and goes on with another. So nobody sleeps while there is work,
+/// memory is bounded by the number of threads, and the target's bytes depend on no timing.
 /// </summary>
-public sealed class ConvertJob
+public sealed partial class ConvertJob
 {
-    private const int PlainPieceSize = 1 << 20;
+    /// <summary>Bytes of a batch: large enough for few turns, and for the kernel to take its memory in large parts.</summary>
+    private const int PlainBatchSize = 1 << 20;
+
+    /// <summary>The same where a batch means work, and each has room for the result, too.</summary>
+    private const int PackedBatchSize = 256 << 10;
+
+    /// <summary>Reading a batch takes longer than this only when it waits for a device; then more threads help.</summary>
+    private static readonly TimeSpan SlowRead = TimeSpan.FromMilliseconds(5);
+
+    /// <summary>Waiting this long for a turn is cheaper than having another processor fetch the data from this one's cache.</summary>
+    private static readonly TimeSpan ShortWait = TimeSpan.FromMicroseconds(150);
 
     private readonly ConvertRequest _request;
     private readonly JoinedSource _source;
     private readonly BlockDevice _target;
     private readonly ICompressingDevice? _compressor;
     private readonly ConvertPlan _plan;
-    private readonly int _pieceSize;
+    private readonly int _batchSize;
     private readonly int _block;
     private readonly bool _ordered;
+    private readonly bool _skipZeroes;
+    private readonly int _maxThreads;
+    private readonly List<Thread> _threads = [];
     private readonly Lock _planLock = new();
     private readonly object _turn = new();
+    private readonly Stack<ConvertBatch> _free = new();
+    private readonly List<ConvertBatch> _batches = [];
+    private readonly ConvertBatch?[] _ready;
     private readonly CancellationToken _cancellation;
     private readonly RateLimiter? _rate;
+    private int _batchLimit = BatchLimit(1);
+    private int _waiting;
+    private bool _writing;
+    private bool _planned;
     private long _nextToWrite;
+
+    /// <summary>Batches written and no longer in hand: read without the lock.</summary>
+    private long _written;
     private long _done;
-    private Exception? _failure;
-    private bool _kernelCopies;
+    private volatile Exception? _failure;
+    private volatile bool _kernelCopies;
 
     private ConvertJob(ConvertRequest request, CancellationToken cancellation)
     {
@@ -42,16 +66,20 @@ public sealed class ConvertJob
         _block = _compressor?.CompressionUnit ?? ZeroGranularity();
         // Leaves of the digest are hashed by the threads only where pieces start on one.
         int unit = request.Digest is not null && Digest.ContentDigest.LeafSize % _block == 0 ? Digest.ContentDigest.LeafSize : _block;
-        _pieceSize = Math.Max(PlainPieceSize / unit, 1) * unit;
-        _plan = new ConvertPlan(_source, request, unit, _pieceSize);
+        int size = _compressor is null ? PlainBatchSize : PackedBatchSize;
+        _batchSize = Math.Max(size / unit, 1) * unit;
+        _plan = new ConvertPlan(_source, request, unit, _batchSize);
         if (request.AnnounceData is { } announce)
-            announce(new ConvertPlan(_source, request, unit, _pieceSize).CountData());
+            announce(new ConvertPlan(_source, request, unit, _batchSize).CountData());
         // Where a format puts its clusters depends on the order of writes. A file's bytes do not, but the kernel lets one
         // thread at a time write a cached file, and taking turns costs less than contending for that.
         _ordered = _compressor is not null || request.Digest is not null || _target.Limits.ClusterSize > 0
             || _target.Storage is Protocols.File.FileDevice { Host.IsDirect: false };
+        _skipZeroes = request.TargetIsZero && !request.TargetHasBacking;
         _kernelCopies = request.CopyInKernel && _compressor is null && request.Digest is null;
         _rate = request.RateLimit > 0 ? new RateLimiter(request.RateLimit) : null;
+        _maxThreads = _source.Length > _batchSize ? Math.Clamp(request.Threads, 1, 64) : 1;
+        _ready = new ConvertBatch?[BatchLimit(_maxThreads)];
     }
 
     /// <summary>Runs to the end. The target is not flushed or closed.</summary>
@@ -63,25 +91,28 @@ public sealed class ConvertJob
         job.Run();
     }
 
+    /// <summary>Batches that so many threads keep going.</summary>
+    private static int BatchLimit(int threads) => threads == 1 ? 1 : threads * 2 + 2;
+
     private void Run()
     {
-        int threads = Math.Clamp(_request.Threads, 1, 64);
-        if (threads > 1 && _source.Length > _pieceSize)
+        // More threads than processors only help to wait; they are started when there is something to wait for.
+        for (int n = Math.Min(_maxThreads, Environment.ProcessorCount) - 1; n > 0; n--)
+            AddThread();
+        Work();
+        for (int i = 0; ; i++)
         {
-            var helpers = new Thread[threads - 1];
-            for (int i = 0; i < helpers.Length; i++)
+            Thread next;
+            lock (_threads)
             {
-                helpers[i] = new Thread(Work, 256 * 1024) { IsBackground = true, Name = "convert" };
-                helpers[i].Start();
+                if (i == _threads.Count)
+                    break;
+                next = _threads[i];
             }
-            Work();
-            foreach (var t in helpers)
-                t.Join();
+            next.Join();
         }
-        else
-        {
-            Work();
-        }
+        foreach (var batch in _batches)
+            batch.Dispose();
         if (_failure is not null)
             System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_failure);
         if (_source.Length < _target.Length && !_request.TargetIsZero && !_request.TargetHasBacking)
@@ -90,21 +121,46 @@ public sealed class ConvertJob
             _request.Progress?.Report(_source.Length);
     }
 
+    private void AddThread()
+    {
+        lock (_threads)
+        {
+            if (_threads.Count + 1 >= _maxThreads)
+                return;
+            var thread = new Thread(Work, 256 * 1024) { IsBackground = true, Name = "convert" };
+            _threads.Add(thread);
+            lock (_turn)
+                _batchLimit = BatchLimit(_threads.Count + 1);
+            thread.Start();
+        }
+    }
+
     private void Work()
     {
-        using var worker = new Worker(this);
         try
         {
-            while (_failure is null)
+            while (TakeBatch() is { } batch)
             {
                 _cancellation.ThrowIfCancellationRequested();
-                Piece piece;
                 lock (_planLock)
                 {
-                    if (!_plan.TryNext(out piece))
-                        return;
+                    if (!_plan.Fill(batch, _kernelCopies))
+                        break;
                 }
-                worker.Carry(piece);
+                long start = Stopwatch.GetTimestamp(), waits = HostThread.Waits;
+                Read(batch);
+                if (Stopwatch.GetElapsedTime(start) > SlowRead && HostThread.Waits > waits)
+                    AddThread();
+                Prepare(batch);
+                if (_ordered)
+                    WriteInTurn(batch);
+                else
+                    WriteNow(batch);
+            }
+            lock (_turn)
+            {
+                _planned = true;
+                Monitor.PulseAll(_turn);
             }
         }
         catch (Exception e)
@@ -122,32 +178,97 @@ public sealed class ConvertJob
         }
     }
 
-    /// <summary>Waits until all pieces before this one are written. False when the job has failed meanwhile.</summary>
-    private bool AwaitTurn(long index)
+    /// <summary>An empty batch; waits for one. Null when there is nothing more to fill.</summary>
+    private ConvertBatch? TakeBatch()
     {
-        if (!_ordered)
-            return _failure is null;
         lock (_turn)
         {
-            while (_nextToWrite != index && _failure is null)
+            while (_failure is null && !_planned)
+            {
+                if (_free.TryPop(out var batch))
+                    return batch;
+                if (_batches.Count < _batchLimit)
+                {
+                    _batches.Add(new ConvertBatch(_batchSize, _block));
+                    return _batches[^1];
+                }
+                _waiting++;
                 Monitor.Wait(_turn);
-            return _failure is null;
+                _waiting--;
+            }
+            return null;
         }
     }
 
-    private void PassTurn(in Piece piece)
+    /// <summary>Gives a batch back. Those who wait for one are woken when they can go on for a while. Under the turn's lock.</summary>
+    private void Recycle(ConvertBatch batch)
     {
+        batch.Clear();
+        _free.Push(batch);
+        if (_waiting > 0 && _free.Count >= _batchLimit / 2)
+            Monitor.PulseAll(_turn);
+    }
+
+    private void WriteNow(ConvertBatch batch)
+    {
+        if (_failure is null)
+            Store(batch);
         lock (_turn)
         {
-            _nextToWrite++;
-            if (piece.Kind == PieceKind.Data || _request.AnnounceData is null)
-            {
-                _done += piece.Length;
-                _request.Progress?.Report(_done);
-            }
-            if (_ordered)
-                Monitor.PulseAll(_turn);
+            Report(batch);
+            Recycle(batch);
         }
+    }
+
+    /// <summary>Hands a batch over to whoever writes; that is this thread when nobody does and it is the batch's turn.</summary>
+    private void WriteInTurn(ConvertBatch batch)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (Volatile.Read(ref _written) != batch.Index && _failure is null && Stopwatch.GetElapsedTime(start) < ShortWait)
+            Thread.SpinWait(32);
+        lock (_turn)
+        {
+            _ready[batch.Index % _ready.Length] = batch;
+            if (_writing)
+                return;
+            _writing = true;
+        }
+        ConvertBatch? written = null;
+        while (true)
+        {
+            lock (_turn)
+            {
+                if (written is not null)
+                {
+                    Recycle(written);
+                    Volatile.Write(ref _written, _nextToWrite);
+                }
+                ref var slot = ref _ready[_nextToWrite % _ready.Length];
+                if (slot is null || _failure is not null)
+                {
+                    _writing = false;
+                    if (_waiting > 0)
+                        Monitor.PulseAll(_turn);
+                    return;
+                }
+                batch = slot;
+                slot = null;
+                _nextToWrite++;
+            }
+            Store(batch);
+            Report(batch);
+            written = batch;
+        }
+    }
+
+    private void Report(ConvertBatch batch)
+    {
+        if (_request.Progress is not { } progress)
+            return;
+        foreach (ref readonly var piece in batch.Pieces)
+            if (piece.Kind == PieceKind.Data || _request.AnnounceData is null)
+                _done += piece.Length;
+        progress.Report(_done);
     }
 
     /// <summary>The size of a block that is written whole or not at all.</summary>
@@ -155,243 +276,9 @@ public sealed class ConvertJob
     {
         // What is zero for less than is looked for is written with the data beside it; data is rounded to that, too.
         long g = Math.Max(Math.Max(_target.Limits.RequestAlignment, 512), _target.Limits.ClusterSize);
-        while (g < PlainPieceSize && g * 2 <= _request.MinimumZeroRun)
+        while (g < PlainBatchSize && g * 2 <= _request.MinimumZeroRun)
             g *= 2;
         return (int)g;
-    }
-
-    private void Write(long offset, ReadOnlySpan<byte> data)
-    {
-        try
-        {
-            _target.Write(offset, data);
-        }
-        catch (Exception e) when (e is IOException or ImageException)
-        {
-            throw new ImageException(ImageErrorKind.Io, $"error while writing at byte {offset}: {e.Message}", _target.FileName, offset, e);
-        }
-    }
-
-    private void WriteZeroes(long offset, long count)
-    {
-        try
-        {
-            _target.WriteZeroes(offset, count, ZeroOptions.MayUnmap);
-        }
-        catch (Exception e) when (e is IOException or ImageException)
-        {
-            throw new ImageException(ImageErrorKind.Io, $"error while writing at byte {offset}: {e.Message}", _target.FileName, offset, e);
-        }
-    }
-
-    /// <summary>One thread's buffers, and what it does with a piece.</summary>
-    private sealed class Worker(ConvertJob job) : IDisposable
-    {
-        private AlignedBuffer? _data;
-        private AlignedBuffer? _packed;
-        private readonly int[] _lengths = new int[job._pieceSize / job._block];
-
-        public void Carry(in Piece piece)
-        {
-            switch (piece.Kind)
-            {
-                case PieceKind.Data:
-                    CarryData(piece);
-                    return;
-                case PieceKind.Zero:
-                    if (!job.AwaitTurn(piece.Index))
-                        return;
-                    job._request.Digest?.AppendZeroes(piece.Length);
-                    if (job._compressor is null || !job._request.TargetIsZero || job._request.TargetHasBacking)
-                        job.WriteZeroes(piece.Offset, piece.Length);
-                    break;
-                case PieceKind.SkipZero:
-                    if (!job.AwaitTurn(piece.Index))
-                        return;
-                    job._request.Digest?.AppendZeroes(piece.Length);
-                    break;
-                case PieceKind.Skip:
-                    if (!job.AwaitTurn(piece.Index))
-                        return;
-                    job._request.Digest?.AppendFrom(job._source.Read, piece.Offset, piece.Length);
-                    break;
-            }
-            job.PassTurn(piece);
-        }
-
-        private void CarryData(in Piece piece)
-        {
-            if (job._kernelCopies && CopyInKernel(piece))
-                return;
-            _data ??= new AlignedBuffer(job._pieceSize);
-            var data = _data.Span[..(int)piece.Length];
-            Read(piece.Offset, data);
-            job._rate?.Wait(piece.Length);
-            var leaves = job._request.Digest?.HashLeaves(piece.Offset, data);
-            if (job._compressor is not null)
-                Compress(data);
-            if (!job.AwaitTurn(piece.Index))
-                return;
-            if (leaves is not null)
-                job._request.Digest!.AppendLeaves(leaves, data);
-            else
-                job._request.Digest?.Append(data);
-            if (job._compressor is not null)
-                StoreCompressed(piece.Offset, data);
-            else
-                StorePlain(piece.Offset, data);
-            job.PassTurn(piece);
-        }
-
-        private void Read(long offset, Span<byte> data)
-        {
-            try
-            {
-                job._source.Read(offset, data);
-            }
-            catch (Exception e) when (e is IOException or ImageException)
-            {
-                if (!job._request.Salvage)
-                    throw new ImageException(ImageErrorKind.Io, $"error while reading at byte {offset}: {e.Message}", null, offset, e);
-                Salvage(offset, data);
-            }
-        }
-
-        /// <summary>Sector by sector, so that as little as possible is lost.</summary>
-        private void Salvage(long offset, Span<byte> data)
-        {
-            for (int at = 0; at < data.Length; at += 512)
-            {
-                var sector = data.Slice(at, Math.Min(512, data.Length - at));
-                try
-                {
-                    job._source.Read(offset + at, sector);
-                }
-                catch (Exception e) when (e is IOException or ImageException)
-                {
-                    sector.Clear();
-                    job._request.Warn?.Invoke($"error while reading offset {offset + at}: {e.Message}");
-                }
-            }
-        }
-
-        private void Compress(ReadOnlySpan<byte> data)
-        {
-            var c = job._compressor!;
-            int room = c.MaxCompressedLength;
-            _packed ??= new AlignedBuffer(checked(room * _lengths.Length));
-            for (int i = 0, at = 0; at < data.Length; i++, at += job._block)
-            {
-                var unit = data.Slice(at, Math.Min(job._block, data.Length - at));
-                _lengths[i] = job._request.MinimumZeroRun > 0 && ZeroBuffer.IsZero(unit) ? 0 : c.Compress(unit, _packed.Span.Slice(i * room, room));
-            }
-        }
-
-        private void StoreCompressed(long offset, ReadOnlySpan<byte> data)
-        {
-            var c = job._compressor!;
-            int room = c.MaxCompressedLength;
-            for (int i = 0, at = 0; at < data.Length; i++, at += job._block)
-            {
-                var unit = data.Slice(at, Math.Min(job._block, data.Length - at));
-                int n = _lengths[i];
-                if (n == 0)
-                {
-                    if (!job._request.TargetIsZero || job._request.TargetHasBacking)
-                        job.WriteZeroes(offset + at, unit.Length);
-                }
-                else if (n < 0)
-                {
-                    job.Write(offset + at, unit);
-                }
-                else
-                {
-                    try
-                    {
-                        c.WriteCompressed(offset + at, _packed!.Span.Slice(i * room, n), unit.Length);
-                    }
-                    catch (Exception e) when (e is IOException or ImageException)
-                    {
-                        throw new ImageException(ImageErrorKind.Io, $"error while writing at byte {offset + at}: {e.Message}", job._target.FileName,
-                            offset + at, e);
-                    }
-                }
-            }
-        }
-
-        /// <summary>Writes what is not zero in runs of whole blocks; zeroes are left out, or written as such.</summary>
-        private void StorePlain(long offset, ReadOnlySpan<byte> data)
-        {
-            long minimum = job._request.MinimumZeroRun;
-            if (minimum == 0)
-            {
-                job.Write(offset, data);
-                return;
-            }
-            bool skip = job._request.TargetIsZero && !job._request.TargetHasBacking;
-            int block = job._block;
-            int start = 0;
-            while (start < data.Length)
-            {
-                // A run of zero blocks, if long enough to count.
-                int zeroEnd = start;
-                while (zeroEnd < data.Length && ZeroBuffer.IsZero(data.Slice(zeroEnd, Math.Min(block, data.Length - zeroEnd))))
-                    zeroEnd = Math.Min(zeroEnd + block, data.Length);
-                if (zeroEnd > start && (zeroEnd - start >= minimum || zeroEnd == data.Length))
-                {
-                    if (!skip)
-                        job.WriteZeroes(offset + start, zeroEnd - start);
-                    start = zeroEnd;
-                    continue;
-                }
-                // Data, up to the next zero run that counts.
-                int end = Math.Max(zeroEnd, Math.Min(start + block, data.Length));
-                int run = 0;
-                while (end < data.Length && run < minimum)
-                {
-                    int n = Math.Min(block, data.Length - end);
-                    run = ZeroBuffer.IsZero(data.Slice(end, n)) ? run + n : 0;
-                    end += n;
-                }
-                if (run >= minimum || end == data.Length)
-                    end -= run;
-                if (end > start)
-                    job.Write(offset + start, data[start..end]);
-                start = end;
-            }
-        }
-
-        /// <summary>Has the kernel copy a piece when it lies as plain bytes in one file and the target is a plain file, too.</summary>
-        private bool CopyInKernel(in Piece piece)
-        {
-            if (job._target is not { Storage: Protocols.File.FileDevice target, DriverName: "raw" })
-                return false;
-            long at = piece.Offset, left = piece.Length;
-            while (left > 0)
-            {
-                var (extent, layer) = job._source.GetExtent(at, job._request.TargetHasBacking);
-                if ((extent.Kind & ExtentKind.OffsetValid) == 0 || !extent.IsData
-                    || (extent.HostDevice ?? layer.Storage ?? layer) is not Protocols.File.FileDevice file)
-                    return false;
-                long n = file.Host.CopyTo(extent.HostOffset, target.Host, at, Math.Min(left, extent.Length));
-                if (n <= 0)
-                {
-                    job._kernelCopies = false;
-                    return false;
-                }
-                at += n;
-                left -= n;
-            }
-            job._rate?.Wait(piece.Length);
-            job.PassTurn(piece);
-            return true;
-        }
-
-        public void Dispose()
-        {
-            _data?.Dispose();
-            _packed?.Dispose();
-        }
     }
 
     /// <summary>Holds the job to a number of bytes a second, averaged over the run.</summary>

@@ -17,14 +17,13 @@ internal enum PieceKind
 }
 
 /// <summary>A piece of the disk.</summary>
-/// <param name="Index">counts from 0; pieces are written in this order.</param>
 /// <param name="Kind">what to do.</param>
 /// <param name="Offset">bytes.</param>
-/// <param name="Length">bytes; for <see cref="PieceKind.Data"/> at most the plan's piece size.</param>
-internal readonly record struct Piece(long Index, PieceKind Kind, long Offset, long Length);
+/// <param name="Length">bytes; for <see cref="PieceKind.Data"/> at most the plan's batch size.</param>
+internal readonly record struct Piece(PieceKind Kind, long Offset, long Length);
 
 /// <summary>
-/// Cuts the disk into pieces, in order, from the sources' extents. Where it cuts depends on content and options alone, never on
+/// Cuts the disk into pieces, in order, from the sources' extents, and gathers them in batches. Where it cuts depends on content and options alone, never on
 /// threads or timing: that is what makes the target's bytes the same for any number of threads.
 /// </summary>
 internal sealed class ConvertPlan
@@ -32,27 +31,46 @@ internal sealed class ConvertPlan
     private readonly JoinedSource _source;
     private readonly ConvertRequest _request;
     private readonly long _unit;
-    private readonly long _pieceSize;
+    private readonly int _batchSize;
     private long _offset;
     private long _index;
 
-    /// <summary>Where the extent that <see cref="KindAt"/> looked at last ends.</summary>
+    /// <summary>The extent that <see cref="KindAt"/> looked at last.</summary>
+    private long _extentStart;
     private long _extentEnd;
+    private PieceKind _extentKind;
 
     /// <param name="source">what is read.</param>
     /// <param name="request">options.</param>
     /// <param name="unit">pieces of data begin and end on a multiple of it (the target's cluster).</param>
-    /// <param name="pieceSize">bytes, a multiple of <paramref name="unit"/>.</param>
-    public ConvertPlan(JoinedSource source, ConvertRequest request, long unit, long pieceSize)
+    /// <param name="batchSize">bytes of data in a batch, a multiple of <paramref name="unit"/>.</param>
+    public ConvertPlan(JoinedSource source, ConvertRequest request, long unit, int batchSize)
     {
         _source = source;
         _request = request;
         _unit = unit;
-        _pieceSize = pieceSize;
+        _batchSize = batchSize;
     }
 
-    /// <summary>The next piece; false at the end of the disk. One thread at a time.</summary>
-    public bool TryNext(out Piece piece)
+    /// <summary>Puts the next pieces into an empty batch and numbers it; false at the end of the disk. One thread at a time.</summary>
+    /// <param name="batch">to fill.</param>
+    /// <param name="one">stop after the first piece of data.</param>
+    public bool Fill(ConvertBatch batch, bool one)
+    {
+        while (batch.HasRoom && TryNext(batch.Room, out var piece))
+        {
+            batch.Add(piece);
+            if (one && piece.Kind == PieceKind.Data)
+                break;
+        }
+        if (batch.Count == 0)
+            return false;
+        batch.Index = _index++;
+        return true;
+    }
+
+    /// <summary>The next piece, with no more data than <paramref name="room"/> (whole units); false at the end of the disk.</summary>
+    private bool TryNext(long room, out Piece piece)
     {
         long offset = _offset;
         long length = _source.Length;
@@ -66,7 +84,7 @@ internal sealed class ConvertPlan
         if (kind == PieceKind.Data)
         {
             // Outward to whole units: what a data unit holds besides is read as the zeroes (or the backing data) that it is.
-            long limit = Math.Min(length, offset - offset % _pieceSize + _pieceSize);
+            long limit = Math.Min(length, offset - offset % _unit + room);
             end = Math.Min(RoundUp(end), limit);
             while (end < limit && KindAt(end) == PieceKind.Data)
                 end = Math.Min(RoundUp(_extentEnd), limit);
@@ -87,7 +105,7 @@ internal sealed class ConvertPlan
                 end = inner;
             }
         }
-        piece = new Piece(_index++, kind, offset, end - offset);
+        piece = new Piece(kind, offset, end - offset);
         _offset = end;
         return true;
     }
@@ -96,7 +114,7 @@ internal sealed class ConvertPlan
     public long CountData()
     {
         long n = 0;
-        while (TryNext(out var piece))
+        while (TryNext(_batchSize, out var piece))
             if (piece.Kind == PieceKind.Data)
                 n += piece.Length;
         return n;
@@ -106,6 +124,8 @@ internal sealed class ConvertPlan
 
     private PieceKind KindAt(long offset)
     {
+        if (offset >= _extentStart && offset < _extentEnd)
+            return _extentKind;
         BlockExtent extent;
         try
         {
@@ -116,8 +136,9 @@ internal sealed class ConvertPlan
             // The map is broken, the data may yet be readable.
             extent = new BlockExtent(Math.Min(_unit, _source.Length - offset), ExtentKind.Data, 0);
         }
+        _extentStart = offset;
         _extentEnd = offset + extent.Length;
-        return Classify(extent, offset);
+        return _extentKind = Classify(extent, offset);
     }
 
     private PieceKind Classify(BlockExtent extent, long offset)

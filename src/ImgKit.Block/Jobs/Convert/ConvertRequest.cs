@@ -27,8 +27,12 @@ public sealed record ConvertRequest
     /// <summary>Runs of zeroes of at least this many bytes are found in data and not written (<c>-S</c>); 0: everything is written as data.</summary>
     public long MinimumZeroRun { get; init; } = 4096;
 
-    /// <summary>Threads that read, decompress, look for zeroes and compress. The target's bytes do not depend on it.</summary>
-    public int Threads { get; init; } = Environment.ProcessorCount;
+    /// <summary>A thread for each processor, and some more for sources that answer slowly.</summary>
+    public static int DefaultThreads => Math.Max(Environment.ProcessorCount, 8);
+
+    /// <summary>Threads, at most, that read, decompress, look for zeroes and compress; more than there are processors are started only when reads
+    /// have to be waited for. The target's bytes do not depend on it.</summary>
+    public int Threads { get; init; } = DefaultThreads;
 
     /// <summary>Let the kernel copy where both sides are files (<c>-C</c>).</summary>
     public bool CopyInKernel { get; init; }

@@ -14,6 +14,7 @@ public sealed class FileDevice : BlockDevice
     private readonly OpenSettings _settings;
     private readonly string _driver;
     private readonly Lock _unaligned = new();
+    private readonly SpaceReservation? _space;
     private long _length;
     private bool _noZeroRange;
     private bool _noPunchHole;
@@ -26,6 +27,8 @@ public sealed class FileDevice : BlockDevice
         _length = file.GetLength();
         int sector = file.GetSectorSize();
         bool device = file.Kind == HostFileKind.BlockDevice;
+        if (settings.FillsNew && file.IsWritable && file.IsFasterReserved)
+            _space = new SpaceReservation(file);
         Limits = new BlockLimits(file.IsDirect || device ? sector : 1, 2 << 20, 0, device ? sector : 4096);
     }
 
@@ -78,6 +81,24 @@ public sealed class FileDevice : BlockDevice
     public override void Write(long offset, ReadOnlySpan<byte> source)
     {
         CheckWritable();
+        if (_space is { } space)
+        {
+            if (offset + source.Length > Length)
+            {
+                lock (space)
+                {
+                    space.BeforeGrowth(offset, source.Length, Length);
+                    WriteNow(offset, source);
+                }
+                return;
+            }
+            space.BeforeWrite(offset, source.Length);
+        }
+        WriteNow(offset, source);
+    }
+
+    private void WriteNow(long offset, ReadOnlySpan<byte> source)
+    {
         try
         {
             if (_file.IsDirect)
@@ -130,7 +151,7 @@ public sealed class FileDevice : BlockDevice
     public override unsafe void WriteVector(long offset, ReadOnlySpan<IoBuffer> buffers)
     {
         CheckWritable();
-        if (_file.IsDirect || buffers.Length > 256)
+        if (_file.IsDirect || _space is not null || buffers.Length > 256)
         {
             base.WriteVector(offset, buffers);
             return;
@@ -161,13 +182,32 @@ public sealed class FileDevice : BlockDevice
         CheckWritable();
         if (count == 0)
             return;
+        if (_space is { } space && offset + count > Length)
+        {
+            lock (space)
+            {
+                space.BeforeGrowth(offset, 0, Length);
+                ZeroNow(offset, count, options);
+            }
+            return;
+        }
+        ZeroNow(offset, count, options);
+    }
+
+    private void ZeroNow(long offset, long count, ZeroOptions options)
+    {
         try
         {
             if (!ZeroInKernel(offset, count, options.HasFlag(ZeroOptions.MayUnmap) && _settings.Unmap))
             {
                 if (options.HasFlag(ZeroOptions.NoFallback))
                     throw new NotSupportedException("the host cannot zero a range without writing it");
-                ZeroBuffer.WriteTo(this, offset, count);
+                for (long at = 0; at < count;)
+                {
+                    int n = (int)Math.Min(1 << 20, count - at);
+                    WriteNow(offset + at, ZeroBuffer.Span(n));
+                    at += n;
+                }
                 return;
             }
             if (_settings.WriteThrough)
@@ -273,6 +313,20 @@ public sealed class FileDevice : BlockDevice
     public override void Resize(long length, ResizeOptions options = default)
     {
         CheckWritable();
+        if (_space is { } space)
+        {
+            lock (space)
+            {
+                space.GiveBack();
+                ResizeNow(length, options);
+            }
+            return;
+        }
+        ResizeNow(length, options);
+    }
+
+    private void ResizeNow(long length, ResizeOptions options)
+    {
         long now = _file.GetLength();
         try
         {
@@ -350,7 +404,11 @@ public sealed class FileDevice : BlockDevice
     }
 
     /// <inheritdoc/>
-    protected override void Dispose(bool disposing) => _file.Dispose();
+    protected override void Dispose(bool disposing)
+    {
+        _space?.GiveBack();
+        _file.Dispose();
+    }
 
     private void Grown(long end)
     {
