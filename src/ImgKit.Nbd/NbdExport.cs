@@ -59,17 +59,15 @@ public sealed class NbdExport
         {
             yield return (AllocationId, NbdWire.BaseAllocation);
             if (AllocationDepth)
-                yield return (DepthId, DepthContext);
+                yield return (DepthId, NbdWire.AllocationDepth);
             for (int i = 0; i < Bitmaps.Count; i++)
-                yield return ((uint)(FirstBitmapId + i), BitmapPrefix + Bitmaps[i].Name);
+                yield return ((uint)(FirstBitmapId + i), NbdWire.DirtyBitmapPrefix + Bitmaps[i].Name);
         }
     }
 
     internal const uint AllocationId = 0;
     internal const uint DepthId = 1;
     internal const uint FirstBitmapId = 2;
-    internal const string DepthContext = "qemu:allocation-depth";
-    internal const string BitmapPrefix = "qemu:dirty-bitmap:";
 
     /// <summary>The status of a range in a context.</summary>
     /// <param name="context">its number.</param>

@@ -1,4 +1,5 @@
 using ImgKit.Block;
+using ImgKit.Block.Filters;
 using ImgKit.Block.Jobs.Overlay;
 using ImgKit.CommandLine;
 using ImgKit.Nbd;
@@ -29,6 +30,9 @@ internal sealed class ExportOpener : IDisposable
         BlockDevice image;
         try
         {
+            if (options.NeedsDirect && !settings.Direct)
+                throw new ImageException(ImageErrorKind.InvalidArgument,
+                    "aio=native was specified, but it requires cache.direct=on, which was not specified.");
             image = options.ImageOpts ? opener.Open(Parse(options.File!), settings) : opener.Open(options.File!, options.Format, settings);
         }
         catch (Exception e) when (e is ImageException or IOException or UnauthorizedAccessException)
@@ -77,7 +81,7 @@ internal sealed class ExportOpener : IDisposable
 
     private IBitmapImage FindBitmap(string name, bool readOnly)
     {
-        for (BlockDevice? d = _image; d is not null; d = d.Backing)
+        for (BlockDevice? d = DetectZeroesDevice.Below(_image); d is not null; d = d.Backing)
         {
             if (d is not IBitmapImage image || image.Bitmaps.FirstOrDefault(b => b.Name == name) is not { } bitmap)
                 continue;
@@ -100,7 +104,7 @@ internal sealed class ExportOpener : IDisposable
             name = list.FirstOrDefault(static p => p.Key == "snapshot.id").Value ?? list.FirstOrDefault(static p => p.Key == "snapshot.name").Value
                 ?? throw new ProgramException($"Invalid snapshot parameter '{parameter}'");
         }
-        if (image is not ISnapshotImage snapshots)
+        if (DetectZeroesDevice.Below(image) is not ISnapshotImage snapshots)
             throw new ProgramException("Failed to load snapshot: "
                 + $"Block format '{image.DriverName}' used by device '' does not support temporarily loading internal snapshots");
         try

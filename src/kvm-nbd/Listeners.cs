@@ -9,18 +9,15 @@ internal sealed class Listeners : IDisposable
     private const int Backlog = 128;
 
     private readonly List<HostSocket> _sockets = [];
-    private readonly NbdServer _server;
     private readonly int _limit;
     private readonly object _monitor = new();
     private string? _path;
     private bool _stopped;
     private int _clients;
 
-    /// <param name="server">serves the clients.</param>
     /// <param name="limit">clients at a time; 0: any number.</param>
-    public Listeners(NbdServer server, int limit)
+    public Listeners(int limit)
     {
-        _server = server;
         _limit = limit;
     }
 
@@ -61,15 +58,15 @@ internal sealed class Listeners : IDisposable
         }
     }
 
-    /// <summary>Accepts until <see cref="Stop"/>.</summary>
-    public void Run()
+    /// <summary>Accepts clients, whom a server serves, until <see cref="Stop"/>.</summary>
+    public void Run(NbdServer server)
     {
         for (int i = 1; i < _sockets.Count; i++)
         {
             var socket = _sockets[i];
-            new Thread(() => Accept(socket), 256 << 10) { IsBackground = true }.Start();
+            new Thread(() => Accept(server, socket), 256 << 10) { IsBackground = true }.Start();
         }
-        Accept(_sockets[0]);
+        Accept(server, _sockets[0]);
         lock (_monitor)
         {
             while (!_stopped)
@@ -77,7 +74,7 @@ internal sealed class Listeners : IDisposable
         }
     }
 
-    private void Accept(HostSocket listener)
+    private void Accept(NbdServer server, HostSocket listener)
     {
         while (true)
         {
@@ -107,7 +104,7 @@ internal sealed class Listeners : IDisposable
             }
             lock (_monitor)
                 _clients++;
-            _server.Serve(client);
+            server.Serve(client);
         }
     }
 

@@ -110,8 +110,10 @@ internal static class Program
                 throw new ProgramException($"Failed to get TLS creds: {e.Message}");
             }
         }
-        if (options.Device is { } device && HostFile.KindOfPath(device) is null)
-            throw new ProgramException($"Failed to open {device}: No such file or directory");
+        // Before the image is opened, as the peer does it: an address that cannot be had is the first thing to be said.
+        using var listeners = new Listeners(options.Shared);
+        if (options.Device is null)
+            listeners.Listen(options, activated);
         using var image = ExportOpener.Open(options);
         var export = image.Export(options);
         using var server = new NbdServer([export])
@@ -120,7 +122,6 @@ internal static class Program
             Authorize = TlsAuthorization.Find(options),
             Log = options.Verbose ? static m => OutputWriter.Error.WriteLine($"{ProgramName.Base}: {m}") : null,
         };
-        using var listeners = new Listeners(server, options.Shared);
         server.ClientLeft = (remaining, negotiated) =>
         {
             listeners.ClientLeft();
@@ -138,11 +139,10 @@ internal static class Program
         }
         else
         {
-            listeners.Listen(options, activated);
             if (options.PidFile is { } pidFile)
                 WritePidFile(pidFile);
             SayReady(readyDescriptor);
-            listeners.Run();
+            listeners.Run(server);
         }
         server.Stop();
         return 0;

@@ -65,6 +65,9 @@ internal sealed class ServerOptions
 
     public string? File { get; private set; }
 
+    /// <summary>The way of I/O that was asked for works only without the host's cache.</summary>
+    public bool NeedsDirect { get; private set; }
+
     /// <summary>Help or version to print instead.</summary>
     public string? Text { get; private set; }
 
@@ -194,8 +197,11 @@ internal sealed class ServerOptions
                 case 'v':
                     o.Verbose = true;
                     break;
-                case 'T':
+                case 'T' when value.Contains('='):
                     throw new ProgramException($"trace events are not offered: {value}");
+                case 'T':
+                    OutputWriter.Error.WriteLine($"{ProgramName.Base}: warning: trace event '{value}' does not exist");
+                    break;
                 case 'L':
                     o.List = true;
                     break;
@@ -222,8 +228,7 @@ internal sealed class ServerOptions
             }
         }
         o.Settings = o.Settings with { ReadOnly = o.ReadOnly, DetectZeroes = detectZeroes };
-        if (aio == "native" && !o.Settings.Direct)
-            throw new ProgramException("aio=native was specified, but it requires cache.direct=on, which was not specified.");
+        o.NeedsDirect = aio == "native";
         o.TakeOperands(options.Operands);
         return o;
     }
@@ -261,10 +266,8 @@ internal sealed class ServerOptions
         {
             if (operands.Length > 0)
                 throw new ProgramException("List mode is incompatible with a file name");
-            if (ExportNameGiven || Description is not null)
-                throw new ProgramException("List mode is incompatible with export details");
-            if (Device is not null || Disconnect)
-                throw new ProgramException("List mode is incompatible with a host device");
+            if (ExportNameGiven || Description is not null || Device is not null || Disconnect)
+                throw new ProgramException("List mode is incompatible with per-device settings");
             if (PidFile is not null)
                 throw new ProgramException("List mode is incompatible with --pid-file");
             return;

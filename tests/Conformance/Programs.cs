@@ -55,9 +55,13 @@ internal static class Programs
         using var p = Process.Start(info)!;
         p.StandardInput.Close();
         var error = p.StandardError.ReadToEndAsync();
-        string output = p.StandardOutput.ReadToEnd();
-        p.WaitForExit();
-        return new Outcome(p.ExitCode, output, error.Result);
+        var output = p.StandardOutput.ReadToEndAsync();
+        if (!p.WaitForExit(60_000))
+        {
+            p.Kill();
+            Assert.Fail($"{program} {string.Join(' ', arguments)} does not end");
+        }
+        return new Outcome(p.ExitCode, output.Result, error.Result);
     }
 
     /// <summary>Starts a program.</summary>

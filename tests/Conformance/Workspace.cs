@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 
 namespace ImgKit.Conformance;
 
@@ -43,15 +44,26 @@ internal sealed class Workspace : IDisposable
         return $"nbd+unix:///?socket={this["s"]}";
     }
 
-    public void Dispose()
+    /// <summary>Ends the servers; another may take their socket's place.</summary>
+    public void StopServers()
     {
         foreach (var p in _servers)
         {
+            // They are asked to end, for they may have to bring their image into order.
             if (!p.HasExited)
+                Programs.Run("/bin/kill", p.Id.ToString(CultureInfo.InvariantCulture));
+            if (!p.WaitForExit(30_000))
                 p.Kill();
             p.WaitForExit();
             p.Dispose();
         }
+        _servers.Clear();
+        File.Delete(this["s"]);
+    }
+
+    public void Dispose()
+    {
+        StopServers();
         Directory.Delete(Folder, true);
     }
 }

@@ -21,12 +21,14 @@ public sealed class BlockObjects
         var options = definition.Clone();
         string type = options.TakeString("qom-type")
             ?? throw new ImageException(ImageErrorKind.InvalidArgument, "Parameter 'qom-type' is missing");
-        string id = options.TakeString("id") ?? throw new ImageException(ImageErrorKind.InvalidArgument, "Parameter 'id' is missing");
+        string? id = options.TakeString("id");
         if (!Types.Contains(type))
             throw new ImageException(ImageErrorKind.InvalidArgument,
                 type == "tls-creds-anon"
                     ? "objects of type 'tls-creds-anon' are not supported: they protect from nobody who sits in between"
                     : $"Parameter 'qom-type' does not accept value '{type}'");
+        if (id is null)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "Parameter 'id' is missing");
         if (type == "secret" && options.Contains("data") == options.Contains("file"))
             throw new ImageException(ImageErrorKind.InvalidArgument,
                 options.Contains("data") ? "'file' and 'data' are mutually exclusive" : "Either 'file' or 'data' must be provided");

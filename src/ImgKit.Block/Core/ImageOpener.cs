@@ -1,3 +1,5 @@
+using ImgKit.Block.Filters;
+
 namespace ImgKit.Block;
 
 /// <summary>
@@ -58,9 +60,9 @@ public sealed class ImageOpener
             foreach (var e in JsonFileName.Parse(fileName).Entries)
                 if (!all.Contains(e.Key))
                     all.Set(e.Key, e.Value);
-            return OpenNode(all, format, null, settings);
+            return OpenTop(all, format, null, settings);
         }
-        return OpenNode(all, format, fileName, settings);
+        return OpenTop(all, format, fileName, settings);
     }
 
     /// <summary>Opens what options describe (<c>--image-opts</c>, <c>-blockdev</c>).</summary>
@@ -70,7 +72,25 @@ public sealed class ImageOpener
         string? fileName = null;
         if (!all.ContainsChild("file") && !all.Contains("file") && all.Get("driver") is not string)
             fileName = all.TakeString("filename");
-        return OpenNode(all, null, fileName, settings);
+        return OpenTop(all, null, fileName, settings);
+    }
+
+    private BlockDevice OpenTop(BlockOptions options, string? format, string? fileName, OpenSettings settings)
+    {
+        if (options.TakeString("detect-zeroes") is { } detect)
+        {
+            settings = settings with
+            {
+                DetectZeroes = detect switch
+                {
+                    "off" => 0,
+                    "on" => 1,
+                    "unmap" => 2,
+                    _ => throw new ImageException(ImageErrorKind.InvalidArgument, $"invalid parameter value: {detect}"),
+                },
+            };
+        }
+        return DetectZeroesDevice.Over(OpenNode(options, format, fileName, settings), settings);
     }
 
     /// <summary>Opens a file that an image names, if the policy allows it.</summary>
@@ -338,8 +358,8 @@ public sealed class ImageOpener
             settings = settings with { NoFlush = noFlush };
         if (options.TakeString("discard") is { } discard)
             settings = settings with { Unmap = discard is "unmap" or "on" };
-        if (options.TakeString("detect-zeroes") is { } detect)
-            settings = settings with { DetectZeroes = detect switch { "on" => 1, "unmap" => 2, _ => 0 } };
+        // It has a meaning on top only; below it changes nothing of what is read and written.
+        _ = options.TakeString("detect-zeroes");
         _ = options.TakeString("node-name");
         return settings;
     }

@@ -118,8 +118,16 @@ internal sealed class BenchCommand : Command
             Pattern = (byte)pattern,
             FlushInterval = (int)flush,
             DrainBeforeFlush = drain,
-        }, settings.Direct);
+        }, settings.Direct || IsRemote(device));
         return 0;
+    }
+
+    /// <summary>Whether requests wait for a server.</summary>
+    private static bool IsRemote(BlockDevice device)
+    {
+        while (device.Storage is { } below)
+            device = below;
+        return device.DriverName is "nbd" or "http" or "https";
     }
 
     private static void Run(BenchRequest r, bool direct)

@@ -51,6 +51,9 @@ internal sealed unsafe class NbdConnection : IDisposable
         /// <summary>Memory of a read or write; its lengths add up to <see cref="Length"/>.</summary>
         public ReadOnlySpan<IoBuffer> Buffers;
 
+        /// <summary>The most of a read or write of one buffer that goes into a request, in bytes; 0: it is one request.</summary>
+        public int Piece;
+
         /// <summary>Receives the extents of a block status.</summary>
         public List<NbdExtent>? Extents;
     }
@@ -60,37 +63,115 @@ internal sealed unsafe class NbdConnection : IDisposable
     /// <exception cref="NbdConnectionLostException">the connection is gone; whether the request was done is not known.</exception>
     public int Execute(scoped in Request request)
     {
+        if (request.Piece > 0 && request.Length > request.Piece)
+            return ExecutePieces(request);
         Span<byte> header = stackalloc byte[NbdWire.ExtendedRequestLength];
-        fixed (IoBuffer* buffers = request.Buffers)
+        var window = new SlotWindow();
+        var slots = ((Span<Slot>)window)[..1];
+        Take(slots);
+        try
         {
-            var slot = Take();
-            try
+            fixed (IoBuffer* buffers = request.Buffers)
             {
-                slot.Begin(request, buffers);
-                header = header[..WriteHeader(header, request, slot.Cookie)];
-                try
-                {
-                    lock (_sending)
-                    {
-                        if (_broken is null)
-                            _transport.Send(header, request.Command == NbdCommand.Write ? request.Buffers : []);
-                    }
-                }
-                catch (IOException e)
-                {
-                    Break(e);
-                }
-                Wait(slot);
-                if (slot.Lost)
-                    throw new NbdConnectionLostException(_broken?.Message ?? "the connection is closed", _broken);
-                return slot.Error;
-            }
-            finally
-            {
-                Release(slot);
+                int n = Begin(slots[0], request, buffers, header);
+                Send(header[..n], request.Command == NbdCommand.Write ? request.Buffers : []);
+                Wait(slots[0]);
+                return ErrorOf(slots[0], 0) is var error and >= 0 ? error : throw Lost();
             }
         }
+        finally
+        {
+            Release(slots);
+        }
     }
+
+    /// <summary>A long read or write as several requests, a few of them in flight at a time: a server need not hold it all
+    /// at once, and starts on the next one while this one is on its way.</summary>
+    private int ExecutePieces(scoped in Request request)
+    {
+        Span<byte> headers = stackalloc byte[NbdWire.ExtendedRequestLength * SlotWindow.Length];
+        IoBuffer* buffers = stackalloc IoBuffer[SlotWindow.Length];
+        byte* memory = (byte*)request.Buffers[0].Address;
+        long pieces = (request.Length + request.Piece - 1) / request.Piece;
+        var window = new SlotWindow();
+        var slots = ((Span<Slot>)window)[..(int)Math.Min(pieces, SlotWindow.Length)];
+        Take(slots);
+        try
+        {
+            int error = 0, unsent = 0;
+            long begun = 0, ended = 0;
+            for (; begun < pieces && error == 0; begun++)
+            {
+                int index = (int)(begun % slots.Length);
+                if (begun - ended == slots.Length)
+                {
+                    Send(headers[..unsent], []);
+                    unsent = 0;
+                    Wait(slots[index]);
+                    error = ErrorOf(slots[index], error);
+                    ended++;
+                }
+                long at = begun * request.Piece;
+                int length = (int)Math.Min(request.Piece, request.Length - at);
+                buffers[index] = new IoBuffer(memory + at, length);
+                unsent += Begin(slots[index], new Request
+                {
+                    Command = request.Command,
+                    Flags = request.Flags,
+                    Offset = request.Offset + at,
+                    Length = length,
+                    Buffers = new ReadOnlySpan<IoBuffer>(buffers + index, 1),
+                }, buffers + index, headers[unsent..]);
+                if (request.Command != NbdCommand.Write)
+                    continue;
+                Send(headers[..unsent], new ReadOnlySpan<IoBuffer>(buffers + index, 1));
+                unsent = 0;
+            }
+            Send(headers[..unsent], []);
+            // Nobody may write into the memory any more when this returns: all are waited for, whatever became of the first.
+            for (; ended < begun; ended++)
+            {
+                Wait(slots[(int)(ended % slots.Length)]);
+                error = ErrorOf(slots[(int)(ended % slots.Length)], error);
+            }
+            return error >= 0 ? error : throw Lost();
+        }
+        finally
+        {
+            Release(slots);
+        }
+    }
+
+    /// <summary>Readies a slot for a request.</summary>
+    /// <returns>the length of its header.</returns>
+    private int Begin(Slot slot, scoped in Request request, IoBuffer* buffers, Span<byte> header)
+    {
+        slot.Begin(request, buffers);
+        return WriteHeader(header, request, slot.Cookie);
+    }
+
+    private void Send(ReadOnlySpan<byte> headers, ReadOnlySpan<IoBuffer> payload)
+    {
+        if (headers.IsEmpty)
+            return;
+        try
+        {
+            lock (_sending)
+            {
+                if (_broken is null)
+                    _transport.Send(headers, payload);
+            }
+        }
+        catch (IOException e)
+        {
+            Break(e);
+        }
+    }
+
+    /// <summary>The error so far or else that of a slot that is done; -1: the connection is lost.</summary>
+    private static int ErrorOf(Slot slot, int error) => slot.Lost ? -1 : error != 0 ? error : slot.Error;
+
+    private NbdConnectionLostException Lost() => new(_broken?.Message ?? "the connection is closed", _broken);
 
     private int WriteHeader(Span<byte> header, scoped in Request request, ulong cookie)
     {
@@ -113,23 +194,27 @@ internal sealed unsafe class NbdConnection : IDisposable
         return NbdWire.RequestLength;
     }
 
-    private Slot Take()
+    /// <summary>Takes slots, all at once: who held some and waited for more could wait for ever.</summary>
+    private void Take(Span<Slot> slots)
     {
         lock (_free)
         {
-            while (_free.Count == 0)
+            while (_free.Count < slots.Length)
                 Monitor.Wait(_free);
-            return _free.Pop();
+            foreach (ref var s in slots)
+                s = _free.Pop();
         }
     }
 
-    private void Release(Slot slot)
+    private void Release(ReadOnlySpan<Slot> slots)
     {
-        slot.End();
+        foreach (var s in slots)
+            s.End();
         lock (_free)
         {
-            _free.Push(slot);
-            Monitor.Pulse(_free);
+            foreach (var s in slots)
+                _free.Push(s);
+            Monitor.PulseAll(_free);
         }
     }
 

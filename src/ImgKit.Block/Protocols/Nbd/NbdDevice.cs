@@ -8,13 +8,19 @@ internal sealed unsafe class NbdDevice : BlockDevice
     /// <summary>The most that one request without payload covers, in bytes, where lengths have 32 bits.</summary>
     private const long MaxRange = 1L << 30;
 
+    /// <summary>Long reads and writes are made of requests of this length, in bytes: what a server takes for them then stays in
+    /// its processor's cache, and it need not ask its system for memory each time.</summary>
+    private const int PieceLength = 256 << 10;
+
     private readonly NbdClient _client;
     private readonly OpenSettings _settings;
     private readonly NbdExportInfo _export;
     private readonly NbdStatusCache _status;
     private readonly bool _isBitmap;
+    private readonly bool _isDepth;
     private readonly int _align;
     private readonly int _maxPayload;
+    private readonly int _piece;
     private readonly Lock _unaligned = new();
 
     public NbdDevice(NbdClientSettings client, OpenSettings settings)
@@ -28,10 +34,13 @@ internal sealed unsafe class NbdDevice : BlockDevice
             throw new ImageException(ImageErrorKind.ReadOnly, "Could not open image: Permission denied") { Errno = 13 };
         }
         _isBitmap = client.AllocationContext != NbdWire.BaseAllocation;
+        _isDepth = client.AllocationContext == NbdWire.AllocationDepth;
         _status = new NbdStatusCache(_client);
         _align = (int)Math.Max(_export.MinBlock, 1);
         _maxPayload = _export.MaxBlock == 0 ? NbdWire.MaxPayload : (int)Math.Min(_export.MaxBlock, NbdWire.MaxPayload);
         _maxPayload -= _maxPayload % _align;
+        _piece = (int)Math.Clamp(Math.Max(PieceLength, (long)_export.PreferredBlock), _align, _maxPayload);
+        _piece -= _piece % _align;
         Limits = new BlockLimits(_align, Math.Min(_maxPayload, 2 << 20), 0, _align);
         FileName = client.Address.ToUri(client.Export, client.Tls is not null);
     }
@@ -56,15 +65,12 @@ internal sealed unsafe class NbdDevice : BlockDevice
             ReadUnaligned(offset, destination);
             return;
         }
+        if (destination.IsEmpty)
+            return;
         fixed (byte* p = destination)
         {
-            for (int done = 0; done < destination.Length;)
-            {
-                int n = Math.Min(destination.Length - done, _maxPayload);
-                var buffer = new IoBuffer(p + done, n);
-                Transfer(NbdCommand.Read, NbdCommandFlags.None, offset + done, n, new ReadOnlySpan<IoBuffer>(in buffer));
-                done += n;
-            }
+            var buffer = new IoBuffer(p, destination.Length);
+            Transfer(NbdCommand.Read, NbdCommandFlags.None, offset, destination.Length, new ReadOnlySpan<IoBuffer>(in buffer));
         }
     }
 
@@ -79,13 +85,9 @@ internal sealed unsafe class NbdDevice : BlockDevice
         }
         fixed (byte* p = source)
         {
-            for (int done = 0; done < source.Length;)
-            {
-                int n = Math.Min(source.Length - done, _maxPayload);
-                var buffer = new IoBuffer(p + done, n);
-                Transfer(NbdCommand.Write, Fua(), offset + done, n, new ReadOnlySpan<IoBuffer>(in buffer));
-                done += n;
-            }
+            var buffer = new IoBuffer(p, source.Length);
+            if (!source.IsEmpty)
+                Transfer(NbdCommand.Write, Fua(), offset, source.Length, new ReadOnlySpan<IoBuffer>(in buffer));
         }
         FlushIfWriteThrough();
         _status.Forget();
@@ -179,9 +181,11 @@ internal sealed unsafe class NbdDevice : BlockDevice
         long n = Math.Min(count, start + extent.Length - offset);
         if (n <= 0)
             return new(1, data, offset);
-        bool hole = (extent.Flags & (uint)NbdAllocation.Hole) != 0, zero = (extent.Flags & (uint)NbdAllocation.Zero) != 0;
+        // Any other context is shown by its two lowest bits, as the peer does; deeper than 2 is like 2.
+        uint flags = _isDepth ? Math.Min(extent.Flags, 2) : extent.Flags;
+        bool hole = (flags & (uint)NbdAllocation.Hole) != 0, zero = (flags & (uint)NbdAllocation.Zero) != 0;
         if (_isBitmap)
-            return new(n, hole ? other : data, offset);
+            return new(n, (hole ? other : data) | (zero ? ExtentKind.Zero : 0), offset);
         // A hole that is not said to be zero may read as anything.
         return new(n, (hole && zero ? other : data) | (zero ? ExtentKind.Zero : 0), offset);
     }
@@ -215,6 +219,7 @@ internal sealed unsafe class NbdDevice : BlockDevice
             Offset = offset,
             Length = count,
             Buffers = buffers,
+            Piece = buffers.Length == 1 ? _piece : 0,
         });
         Check(error, command == NbdCommand.Read ? "read" : "write", offset, count);
     }

@@ -1,4 +1,16 @@
+using System.Runtime.CompilerServices;
+
 namespace ImgKit.Block.Protocols.Nbd;
+
+/// <summary>Slots of one caller, whose requests are in flight at the same time.</summary>
+[InlineArray(Length)]
+internal struct SlotWindow
+{
+    /// <summary>How many there can be.</summary>
+    public const int Length = 8;
+
+    private Slot _first;
+}
 
 /// <summary>The place of a request in flight. Its owner waits; whoever receives fills it in.</summary>
 internal sealed unsafe class Slot(uint index)

@@ -57,6 +57,12 @@ public static class NbdWire
 
     /// <summary>The context that tells holes and zeroes.</summary>
     public const string BaseAllocation = "base:allocation";
+
+    /// <summary>QEMU's context that tells how far down a chain data is: 0 nowhere, 1 in the image itself, 2 and more below.</summary>
+    public const string AllocationDepth = "qemu:allocation-depth";
+
+    /// <summary>In front of a bitmap's name: QEMU's contexts that tell what has changed.</summary>
+    public const string DirtyBitmapPrefix = "qemu:dirty-bitmap:";
 }
 
 /// <summary>Handshake flags of the server (16 bits) and of the client (32 bits).</summary>
