@@ -35,7 +35,7 @@ rig_initramfs() {
   chmod 755 "$root"
   mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,var/tmp,mod,data,lib64,lib/x86_64-linux-gnu}
   cp /bin/busybox "$root/bin/"
-  for f in sh mount insmod echo cat poweroff sleep ls mkdir mknod grep time head tail kill dmesg timeout md5sum tr cp sed cut rm unshare env wc chmod cmp; do
+  for f in sh mount insmod echo cat poweroff sleep ls mkdir mknod grep time head tail kill dmesg timeout md5sum tr cp sed cut rm unshare env wc chmod awk sort seq yes; do
     ln -s busybox "$root/bin/$f"
   done
   cp "$modules/virt/lib/irqbypass.ko" "$modules/arch/x86/kvm/kvm.ko" "$modules/arch/x86/kvm/kvm-amd.ko" "$root/mod/"

@@ -6,7 +6,7 @@ namespace ImgKit.Cpu.Kvm;
 
 /// <summary>CPUID leaves for vCPUs: what KVM supports, and what depends on vCPU, machine and interrupt controllers.
 /// Sources: Intel SDM volume 2A CPUID; AMD APM volume 3 appendix E; Linux Documentation/virt/kvm/x86/cpuid.rst; Microsoft TLFS 2.4.</summary>
-internal static unsafe class KvmCpuid
+internal static class KvmCpuid
 {
     private const uint KvmBase = 0x40000000;
 
@@ -15,26 +15,17 @@ internal static unsafe class KvmCpuid
     {
         for (int room = 128; ; room *= 2)
         {
-            // struct kvm_cpuid2: u32 nent, u32 padding, entries
-            byte[] buffer = new byte[8 + room * sizeof(kvm_cpuid_entry2)];
-            fixed (byte* p = buffer)
-            {
-                *(uint*)p = (uint)room;
-                int r = fd.Try(request, p);
-                const int E2BIG = 7;
-                if (r == -E2BIG && room < 4096)
-                    continue;
-                if (r < 0)
-                    throw new KvmException($"KVM: supported CPUID: {LibC.ErrorText(-r)}", -r);
-                var list = new List<CpuidLeaf>();
-                var entries = (kvm_cpuid_entry2*)(p + 8);
-                for (uint i = 0; i < Math.Min(*(uint*)p, (uint)room); i++)
-                {
-                    ref var e = ref entries[i];
-                    list.Add(new CpuidLeaf(e.function, e.index, (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0, e.eax, e.ebx, e.ecx, e.edx));
-                }
-                return list;
-            }
+            var list = new KvmList<kvm_cpuid_entry2>(room) { Count = room };
+            int r = list.Try(fd, request);
+            const int E2BIG = 7;
+            if (r == -E2BIG && room < 4096)
+                continue;
+            if (r < 0)
+                throw new KvmException($"KVM: supported CPUID: {LibC.ErrorText(-r)}", -r);
+            var leaves = new List<CpuidLeaf>(list.Count);
+            foreach (ref readonly var e in list.Entries[..list.Count])
+                leaves.Add(new CpuidLeaf(e.function, e.index, (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0, e.eax, e.ebx, e.ecx, e.edx));
+            return leaves;
         }
     }
 
@@ -45,29 +36,22 @@ internal static unsafe class KvmCpuid
         var leaves = (options.SelectCpuid is { } select ? select(vm.SupportedCpuid, index) : vm.SupportedCpuid)
             .Where(l => l.Function is < KvmBase or >= 0x80000000).ToList();
         AddParavirtual(vm, leaves);
+        var list = new KvmList<kvm_cpuid_entry2>(leaves.Count) { Count = leaves.Count };
         for (int i = 0; i < leaves.Count; i++)
-            leaves[i] = Adapt(vm, leaves[i], index);
-        byte[] buffer = new byte[8 + leaves.Count * sizeof(kvm_cpuid_entry2)];
-        fixed (byte* p = buffer)
         {
-            *(uint*)p = (uint)leaves.Count;
-            var entries = (kvm_cpuid_entry2*)(p + 8);
-            for (int i = 0; i < leaves.Count; i++)
+            var l = Adapt(vm, leaves[i], index);
+            list.Entries[i] = new kvm_cpuid_entry2
             {
-                var l = leaves[i];
-                entries[i] = new kvm_cpuid_entry2
-                {
-                    function = l.Function,
-                    index = l.Index,
-                    flags = l.IndexMatters ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
-                    eax = l.Eax,
-                    ebx = l.Ebx,
-                    ecx = l.Ecx,
-                    edx = l.Edx,
-                };
-            }
-            vcpu.Call(KVM_SET_CPUID2, p, "CPUID of a vCPU");
+                function = l.Function,
+                index = l.Index,
+                flags = l.IndexMatters ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+                eax = l.Eax,
+                ebx = l.Ebx,
+                ecx = l.Ecx,
+                edx = l.Edx,
+            };
         }
+        list.Call(vcpu, KVM_SET_CPUID2, "CPUID of a vCPU");
     }
 
     private static CpuidLeaf Adapt(KvmVm vm, CpuidLeaf leaf, int index)

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ImgKit.Cpu.Kvm.Interop;
 using static ImgKit.Cpu.Kvm.Interop.KvmApi;
 
@@ -7,7 +8,7 @@ namespace ImgKit.Cpu.Kvm;
 /// The table that says what each GSI raises. GSIs 0..23 belong to the ISA lines and the I/O APIC; those above are handed out for messages
 /// (MSI and MSI-X through irqfd). Thread-safe.
 /// </summary>
-internal sealed unsafe class KvmIrqRouting
+internal sealed class KvmIrqRouting
 {
     private const int Pins = 24;
 
@@ -16,7 +17,6 @@ internal sealed unsafe class KvmIrqRouting
     private readonly Lock _lock = new();
     private readonly List<kvm_irq_routing_entry> _chips = [];
     private readonly kvm_irq_routing_entry?[] _messages;
-    private byte[] _buffer = [];
 
     public KvmIrqRouting(KvmFd vm, InterruptControllers controllers)
     {
@@ -93,24 +93,12 @@ internal sealed unsafe class KvmIrqRouting
         msi = new kvm_irq_routing_msi { address_lo = (uint)address, address_hi = (uint)(address >> 32), data = data },
     };
 
-    // struct kvm_irq_routing: u32 nr, u32 flags, entries
     private void Commit()
     {
-        int most = 8 + (_chips.Count + _messages.Length) * sizeof(kvm_irq_routing_entry);
-        if (_buffer.Length < most)
-            _buffer = new byte[most];
-        fixed (byte* p = _buffer)
-        {
-            var entries = (kvm_irq_routing_entry*)(p + 8);
-            uint n = 0;
-            foreach (var chip in _chips)
-                entries[n++] = chip;
-            foreach (var message in _messages)
-                if (message is { } m)
-                    entries[n++] = m;
-            ((uint*)p)[0] = n;
-            ((uint*)p)[1] = 0;
-            _vm.Call(KVM_SET_GSI_ROUTING, p, "interrupt routing");
-        }
+        var all = new List<kvm_irq_routing_entry>(_chips);
+        foreach (var message in _messages)
+            if (message is { } m)
+                all.Add(m);
+        new KvmList<kvm_irq_routing_entry>(CollectionsMarshal.AsSpan(all)).Call(_vm, KVM_SET_GSI_ROUTING, "interrupt routing");
     }
 }

@@ -322,46 +322,32 @@ public sealed unsafe partial class KvmVcpu
     private void GetMsrs(Dictionary<uint, ulong> into)
     {
         uint[] indices = _msrIndices ??= _machine.System.MsrIndices;
-        // struct kvm_msrs: u32 nmsrs, u32 pad, entries
-        byte[] buffer = new byte[8 + indices.Length * sizeof(kvm_msr_entry)];
-        fixed (byte* p = buffer)
+        var kept = new List<uint>(indices.Length);
+        for (int at = 0; at < indices.Length;)
         {
-            var entries = (kvm_msr_entry*)(p + 8);
-            var kept = new List<uint>(indices.Length);
-            for (int at = 0; at < indices.Length;)
+            var list = new KvmList<kvm_msr_entry>(indices.Length - at) { Count = indices.Length - at };
+            for (int i = 0; i < list.Count; i++)
+                list.Entries[i].index = indices[at + i];
+            int got = list.Call(_fd, KVM_GET_MSRS, "MSRs");
+            foreach (ref readonly var e in list.Entries[..got])
             {
-                int n = indices.Length - at;
-                for (int i = 0; i < n; i++)
-                    entries[i] = new kvm_msr_entry { index = indices[at + i] };
-                *(uint*)p = (uint)n;
-                int got = _fd.Call(KVM_GET_MSRS, p, "MSRs");
-                for (int i = 0; i < got; i++)
-                {
-                    into[entries[i].index] = entries[i].data;
-                    kept.Add(entries[i].index);
-                }
-                at += got + 1; // the one it stopped at does not exist on this vCPU
+                into[e.index] = e.data;
+                kept.Add(e.index);
             }
-            _msrIndices = [.. kept];
+            at += got + 1; // the one it stopped at does not exist on this vCPU
         }
+        _msrIndices = [.. kept];
     }
 
     private void SetMsrs(Dictionary<uint, ulong> msrs)
     {
         uint[] indices = (_msrIndices ??= _machine.System.MsrIndices).Where(msrs.ContainsKey).ToArray();
-        byte[] buffer = new byte[8 + indices.Length * sizeof(kvm_msr_entry)];
-        fixed (byte* p = buffer)
+        for (int at = 0; at < indices.Length;)
         {
-            var entries = (kvm_msr_entry*)(p + 8);
-            for (int at = 0; at < indices.Length;)
-            {
-                int n = indices.Length - at;
-                for (int i = 0; i < n; i++)
-                    entries[i] = new kvm_msr_entry { index = indices[at + i], data = msrs[indices[at + i]] };
-                *(uint*)p = (uint)n;
-                int done = _fd.Call(KVM_SET_MSRS, p, "MSRs");
-                at += done + 1; // read-only ones and those the CPU model lacks are refused one by one
-            }
+            var list = new KvmList<kvm_msr_entry>(indices.Length - at) { Count = indices.Length - at };
+            for (int i = 0; i < list.Count; i++)
+                list.Entries[i] = new kvm_msr_entry { index = indices[at + i], data = msrs[indices[at + i]] };
+            at += list.Call(_fd, KVM_SET_MSRS, "MSRs") + 1; // read-only ones and those the CPU model lacks are refused one by one
         }
     }
 

@@ -66,14 +66,12 @@ internal static class KvmApi
     public const uint KVM_SET_XCRS = 0x4188aea7;
     public const uint KVM_KVMCLOCK_CTRL = 0xaead;
     public const uint KVM_SMI = 0xaeb7;
-    public const uint KVM_GET_SUPPORTED_HV_CPUID = 0xc008aec1;
 
     public const uint KVM_MEM_LOG_DIRTY_PAGES = 1;
     public const uint KVM_MEM_READONLY = 2;
 
     public const uint KVM_EXIT_UNKNOWN = 0;
     public const uint KVM_EXIT_IO = 2;
-    public const uint KVM_EXIT_HYPERCALL = 3;
     public const uint KVM_EXIT_DEBUG = 4;
     public const uint KVM_EXIT_HLT = 5;
     public const uint KVM_EXIT_MMIO = 6;
@@ -88,7 +86,6 @@ internal static class KvmApi
     public const uint KVM_EXIT_X86_RDMSR = 29;
     public const uint KVM_EXIT_X86_WRMSR = 30;
     public const uint KVM_EXIT_IO_IN = 0;
-    public const uint KVM_EXIT_IO_OUT = 1;
 
     public const uint KVM_INTERNAL_ERROR_EMULATION = 1;
     public const uint KVM_INTERNAL_ERROR_SIMUL_EX = 2;
@@ -97,18 +94,14 @@ internal static class KvmApi
 
     public const uint KVM_SYSTEM_EVENT_SHUTDOWN = 1;
     public const uint KVM_SYSTEM_EVENT_RESET = 2;
-    public const uint KVM_SYSTEM_EVENT_CRASH = 3;
 
-    public const uint KVM_MSR_EXIT_REASON_INVAL = 1;
     public const uint KVM_MSR_EXIT_REASON_UNKNOWN = 2;
 
-    public const uint KVM_RUN_X86_SMM = 1;
 
     public const uint KVM_MP_STATE_RUNNABLE = 0;
     public const uint KVM_MP_STATE_UNINITIALIZED = 1;
     public const uint KVM_MP_STATE_INIT_RECEIVED = 2;
     public const uint KVM_MP_STATE_HALTED = 3;
-    public const uint KVM_MP_STATE_SIPI_RECEIVED = 4;
 
     public const uint KVM_IRQCHIP_PIC_MASTER = 0;
     public const uint KVM_IRQCHIP_PIC_SLAVE = 1;
@@ -136,33 +129,25 @@ internal static class KvmApi
     public const uint KVM_GUESTDBG_INJECT_BP = 524288;
 
     public const uint KVM_VCPUEVENT_VALID_NMI_PENDING = 1;
-    public const uint KVM_VCPUEVENT_VALID_SIPI_VECTOR = 2;
     public const uint KVM_VCPUEVENT_VALID_SHADOW = 4;
     public const uint KVM_VCPUEVENT_VALID_SMM = 8;
 
-    public const uint KVM_X86_SHADOW_INT_MOV_SS = 1;
     public const uint KVM_X86_SHADOW_INT_STI = 2;
 
-    public const uint KVM_COALESCED_MMIO_PAGE_OFFSET = 2;
 
     public const uint KVM_CAP_IRQCHIP = 0;
     public const uint KVM_CAP_USER_MEMORY = 3;
     public const uint KVM_CAP_SET_TSS_ADDR = 4;
-    public const uint KVM_CAP_CLOCKSOURCE = 8;
     public const uint KVM_CAP_NR_VCPUS = 9;
     public const uint KVM_CAP_NR_MEMSLOTS = 10;
     public const uint KVM_CAP_MP_STATE = 14;
     public const uint KVM_CAP_COALESCED_MMIO = 15;
-    public const uint KVM_CAP_SYNC_MMU = 16;
-    public const uint KVM_CAP_DESTROY_MEMORY_REGION_WORKS = 21;
-    public const uint KVM_CAP_USER_NMI = 22;
     public const uint KVM_CAP_SET_GUEST_DEBUG = 23;
     public const uint KVM_CAP_REINJECT_CONTROL = 24;
     public const uint KVM_CAP_IRQ_ROUTING = 25;
     public const uint KVM_CAP_MCE = 31;
     public const uint KVM_CAP_IRQFD = 32;
     public const uint KVM_CAP_PIT2 = 33;
-    public const uint KVM_CAP_PIT_STATE2 = 35;
     public const uint KVM_CAP_IOEVENTFD = 36;
     public const uint KVM_CAP_SET_IDENTITY_MAP_ADDR = 37;
     public const uint KVM_CAP_ADJUST_CLOCK = 39;
@@ -172,27 +157,17 @@ internal static class KvmApi
     public const uint KVM_CAP_XSAVE = 55;
     public const uint KVM_CAP_XCRS = 56;
     public const uint KVM_CAP_TSC_CONTROL = 60;
-    public const uint KVM_CAP_GET_TSC_KHZ = 61;
     public const uint KVM_CAP_MAX_VCPUS = 66;
     public const uint KVM_CAP_TSC_DEADLINE_TIMER = 72;
     public const uint KVM_CAP_SIGNAL_MSI = 77;
     public const uint KVM_CAP_READONLY_MEM = 81;
     public const uint KVM_CAP_IRQFD_RESAMPLE = 82;
     public const uint KVM_CAP_X86_SMM = 117;
-    public const uint KVM_CAP_GUEST_DEBUG_HW_BPS = 119;
     public const uint KVM_CAP_SPLIT_IRQCHIP = 121;
     public const uint KVM_CAP_IOEVENTFD_ANY_LENGTH = 122;
-    public const uint KVM_CAP_HYPERV_SYNIC = 123;
     public const uint KVM_CAP_MULTI_ADDRESS_SPACE = 118;
-    public const uint KVM_CAP_X2APIC_API = 129;
     public const uint KVM_CAP_IMMEDIATE_EXIT = 136;
     public const uint KVM_CAP_NESTED_STATE = 157;
     public const uint KVM_CAP_COALESCED_PIO = 162;
-    public const uint KVM_CAP_HYPERV_CPUID = 167;
     public const uint KVM_CAP_X86_USER_SPACE_MSR = 188;
-    public const uint KVM_CAP_XSAVE2 = 208;
-    public const uint KVM_CAP_MAX_VCPU_ID = 128;
-    public const uint KVM_CAP_SYNC_REGS = 74;
-    public const uint KVM_CAP_KVMCLOCK_CTRL = 76;
-    public const uint KVM_CAP_EXT_CPUID = 7;
 }

@@ -39,38 +39,6 @@ internal unsafe struct kvm_irqchip
 }
 
 [StructLayout(LayoutKind.Sequential)]
-internal struct kvm_pic_state
-{
-    public byte last_irr;
-    public byte irr;
-    public byte imr;
-    public byte isr;
-    public byte priority_add;
-    public byte irq_base;
-    public byte read_reg_select;
-    public byte poll;
-    public byte special_mask;
-    public byte init_state;
-    public byte auto_eoi;
-    public byte rotate_on_auto_eoi;
-    public byte special_fully_nested_mode;
-    public byte init4;
-    public byte elcr;
-    public byte elcr_mask;
-}
-
-[StructLayout(LayoutKind.Sequential)]
-internal unsafe struct kvm_ioapic_state
-{
-    public ulong base_address;
-    public uint ioregsel;
-    public uint id;
-    public uint irr;
-    public uint pad;
-    public fixed ulong redirtbl[24];
-}
-
-[StructLayout(LayoutKind.Sequential)]
 internal struct kvm_regs
 {
     public ulong rax, rbx, rcx, rdx;
