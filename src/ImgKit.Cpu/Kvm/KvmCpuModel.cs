@@ -1,3 +1,4 @@
+using System.Runtime.Intrinsics.X86;
 using ImgKit.Cpu.Models;
 
 namespace ImgKit.Cpu.Kvm;
@@ -155,7 +156,7 @@ public sealed class KvmCpuModel
     public IEnumerable<CpuidLeaf> Select(IReadOnlyList<CpuidLeaf> supported, int index)
     {
         if (_model is not { } model)
-            return supported.Select(Without);
+            return supported.Where(l => l.Function is not (>= Extended + 2 and <= Extended + 5)).Concat(HostOnly()).Select(Without);
         var leaves = new List<CpuidLeaf>();
         var state = new CpuidState((uint)index, 0, 1, true);
         for (uint function = 0; function <= model.Level; function++)
@@ -211,6 +212,17 @@ public sealed class KvmCpuModel
             Extended + 8 => leaf with { Ebx = leaf.Ebx & Mask(CpuidWord.Extended8Ebx) },
             _ => leaf,
         };
+    }
+
+    // Brand string and first-level caches: KVM does not list them, the processor has them (AMD APM volume 3, E.4.2 and E.4.4).
+    private static IEnumerable<CpuidLeaf> HostOnly()
+    {
+        uint last = (uint)X86Base.CpuId(unchecked((int)Extended), 0).Eax;
+        for (uint function = Extended + 2; function <= Math.Min(Extended + 5, last); function++)
+        {
+            var (a, b, c, d) = X86Base.CpuId((int)function, 0);
+            yield return new CpuidLeaf(function, 0, false, (uint)a, (uint)b, (uint)c, (uint)d);
+        }
     }
 
     private CpuidLeaf Without(CpuidLeaf leaf)
