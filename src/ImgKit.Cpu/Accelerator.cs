@@ -38,6 +38,17 @@ public sealed record Accelerator(
         + "This host: " + (KvmHost.FindHardwareProblem() is { } problem ? $"kvm can NOT be used: {problem}\n" : "kvm can be used\n")
         + "(-accel kvm,check tells all about it)\n";
 
+    /// <summary>Several, best first (`accel=kvm:tcg`, or -accel given twice): kvm before the software CPU means <see cref="AcceleratorKind.Auto"/> with the
+    /// properties of kvm; else the first counts.</summary>
+    public static string Combine(string first, string second)
+    {
+        string[] parts = first.Split(',');
+        if (parts[0] != "kvm" || second.Split(',')[0] is not ("tcg" or "soft"))
+            return first;
+        parts[0] = "auto";
+        return string.Join(',', parts);
+    }
+
     /// <summary>Parses NAME[,property=value...]. False with a one-line error.</summary>
     public static bool TryParse(string text, out Accelerator? accelerator, out string error)
     {
@@ -80,6 +91,9 @@ public sealed record Accelerator(
                     break;
                 case "kernel-irqchip=off":
                     controllers = InterruptControllers.Machine;
+                    break;
+                // how QEMU's software CPU is to go about it: ours has a thread a processor and sizes its caches itself
+                case var tcg when kind != AcceleratorKind.Kvm && tcg.Split('=')[0] is "thread" or "tb-size":
                     break;
                 default:
                     string name = part.Split('=')[0];

@@ -26,7 +26,7 @@ internal static class Options
         new("M", "[type=]name[,prop[=value][,...]]", "as -machine", Machine),
         new("cpu", "cpu", "select the CPU model ('-cpu help' lists them)", Cpu),
         new("accel", "[accel=]accelerator[,prop[=value][,...]]", "select the accelerator (kvm, soft, auto; 'help' lists them)", Accel),
-        new("enable-kvm", null, "as -accel kvm", (s, _) => s.Accelerator = "kvm"),
+        new("enable-kvm", null, "as -accel kvm", (s, _) => Accel(s, "kvm")),
         new("no-kvm", null, "as -accel soft", (s, _) => s.Accelerator = "soft"),
         new("smp", "[cpus=]n[,sockets=n][,cores=n][,threads=n]", "number of processors and how they are grouped", Smp),
         new("m", "[size=]megs", "RAM size, in MiB or with a suffix K, M, G (default: 128)", Memory),
@@ -207,7 +207,7 @@ internal static class Options
                     };
                     break;
                 case "accel":
-                    s.Accelerator = v.Split(':')[0];
+                    s.Accelerator = v.Split(':').Aggregate(Accelerator.Combine);
                     break;
                 case "kernel_irqchip" or "kernel-irqchip":
                     s.Accelerator = (s.Accelerator ?? "auto") + ",kernel-irqchip=" + v;
@@ -239,7 +239,8 @@ internal static class Options
     {
         if (value is "help" or "?")
             throw new HelpRequested(Accelerator.Help());
-        s.Accelerator = value.StartsWith("accel=", StringComparison.Ordinal) ? value[6..] : value;
+        string accelerator = value.StartsWith("accel=", StringComparison.Ordinal) ? value[6..] : value;
+        s.Accelerator = s.Accelerator == null ? accelerator : Accelerator.Combine(s.Accelerator, accelerator);
     }
 
     private static void Smp(Settings s, string value)

@@ -12,12 +12,21 @@ public sealed class AcceleratorTests
     [InlineData("kvm,check", AcceleratorKind.Kvm, InterruptControllers.Kernel, true)]
     [InlineData("soft", AcceleratorKind.Soft, InterruptControllers.Kernel, false)]
     [InlineData("tcg", AcceleratorKind.Soft, InterruptControllers.Kernel, false)]
+    [InlineData("tcg,thread=multi,tb-size=256", AcceleratorKind.Soft, InterruptControllers.Kernel, false)]
     [InlineData("auto", AcceleratorKind.Auto, InterruptControllers.Kernel, false)]
     public void Option_text_is_understood(string text, AcceleratorKind kind, InterruptControllers controllers, bool check)
     {
         Assert.True(Accelerator.TryParse(text, out var accelerator, out string error), error);
         Assert.Equal(new Accelerator(kind, controllers, check), accelerator);
     }
+
+    [Theory]
+    [InlineData("kvm", "tcg", "auto")]
+    [InlineData("kvm,kernel_irqchip=split", "soft", "auto,kernel_irqchip=split")]
+    [InlineData("tcg", "kvm", "tcg")]
+    [InlineData("kvm", "kvm", "kvm")]
+    public void Of_two_the_second_is_for_want_of_the_first(string first, string second, string expected) =>
+        Assert.Equal(expected, Accelerator.Combine(first, second));
 
     [Theory]
     [InlineData("hax", "invalid accelerator hax")]
