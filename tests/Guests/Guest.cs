@@ -20,7 +20,11 @@ internal sealed class Guest : IDisposable
     internal Guest(params string[] arguments)
     {
         var info = new ProcessStartInfo(Repository.Program) { RedirectStandardError = true, RedirectStandardInput = true };
-        string[] own = ["-accel", "soft", "-display", "none", "-serial", $"unix:{SerialSocket},server", "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait"];
+        string[] own =
+        [
+            "-accel", Environment.GetEnvironmentVariable("ACCEL") ?? "soft", "-display", "none", "-serial", $"unix:{SerialSocket},server",
+            "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait",
+        ];
         foreach (string a in own.Concat(arguments))
             info.ArgumentList.Add(a);
         _process = Process.Start(info)!;
