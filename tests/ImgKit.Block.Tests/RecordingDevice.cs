@@ -75,10 +75,14 @@ internal sealed class RecordingDevice : BlockDevice
 
     public override long Length => _bytes.Length;
 
+    /// <summary>Requests to read so far.</summary>
+    public long Reads { get; private set; }
+
     public override void Read(long offset, Span<byte> destination)
     {
         lock (_lock)
         {
+            Reads++;
             destination.Clear();
             int n = (int)Math.Clamp(_bytes.Length - offset, 0, destination.Length);
             if (n > 0)

@@ -26,7 +26,7 @@ internal sealed class ImageTarget(string format, Func<IEnumerable<byte[]>> seeds
         {
             action();
         }
-        catch (ImageException e) when (!e.Message.Contains('\n'))
+        catch (ImageException e) when (!e.Message.Replace("\nYou can ", "", StringComparison.Ordinal).Contains('\n'))
         {
             // Said what is wrong: right.
             return;

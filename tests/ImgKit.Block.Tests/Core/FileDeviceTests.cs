@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 
 namespace ImgKit.Block.Tests.Core;
 
@@ -176,7 +177,8 @@ public sealed class FileDeviceTests : IDisposable
             Assert.Contains("Failed to get shared \"write\" lock", text, StringComparison.Ordinal);
             Assert.Equal(0, Run("qemu-img", "convert", "-U", "-O", "raw", name, name + ".copy").Code);
         }
-        using var theirs = Start("qemu-io", "-f", "raw", "-c", "sleep 60000", name);
+        int id = int.Parse(Peer.Run("sh", "-c", "qemu-io -f raw -c 'sleep 60000' \"$0\" >/dev/null 2>&1 & echo $!", name), CultureInfo.InvariantCulture);
+        using var theirs = Process.GetProcessById(id);
         try
         {
             Assert.True(SpinWait.SpinUntil(() => System.IO.File.ReadAllText("/proc/locks").Contains(" 100 ", StringComparison.Ordinal)
@@ -236,14 +238,5 @@ public sealed class FileDeviceTests : IDisposable
     private static bool HasOpen(int process, string name) =>
         Directory.EnumerateFiles($"/proc/{process}/fd").Any(f => new FileInfo(f).LinkTarget == name);
 
-    private static Process Start(string program, params string[] arguments) =>
-        Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
-
-    private static (int Code, string Text) Run(string program, params string[] arguments)
-    {
-        using var p = Start(program, arguments);
-        string text = p.StandardOutput.ReadToEnd() + p.StandardError.ReadToEnd();
-        p.WaitForExit();
-        return (p.ExitCode, text);
-    }
+    private static (int Code, string Text) Run(string program, params string[] arguments) => Peer.TryRun(program, arguments);
 }

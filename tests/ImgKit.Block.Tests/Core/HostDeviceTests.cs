@@ -1,5 +1,3 @@
-using System.Diagnostics;
-
 namespace ImgKit.Block.Tests.Core;
 
 /// <summary>A real block device of the kernel: a loop device over a file. Needs root, as on CI.</summary>
@@ -13,7 +11,7 @@ public sealed class HostDeviceTests
         using var folder = new TestData.Folder();
         string file = folder.File("disk");
         System.IO.File.WriteAllBytes(file, Enumerable.Repeat((byte)0xAA, 4 << 20).ToArray());
-        string device = Run("losetup", "--find", "--show", file).Trim();
+        string device = Peer.Run("losetup", "--find", "--show", file).Trim();
         try
         {
             byte[] data = TestData.Mixed(1_000_001, 1);
@@ -45,16 +43,7 @@ public sealed class HostDeviceTests
         }
         finally
         {
-            Run("losetup", "-d", device);
+            Peer.Run("losetup", "-d", device);
         }
-    }
-
-    private static string Run(string program, params string[] arguments)
-    {
-        using var p = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true })!;
-        string text = p.StandardOutput.ReadToEnd();
-        p.WaitForExit();
-        Assert.Equal(0, p.ExitCode);
-        return text;
     }
 }

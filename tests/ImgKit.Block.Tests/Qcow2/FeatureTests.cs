@@ -1,4 +1,5 @@
 using ImgKit.Block.Jobs.Convert;
+using ImgKit.Block.Jobs.Create;
 
 namespace ImgKit.Block.Tests.Qcow2;
 
@@ -315,6 +316,37 @@ public sealed class FeatureTests
         byte[] b = new byte[count];
         RandomAccess.Read(file, b, offset);
         return b;
+    }
+
+    [Fact]
+    public void Tables_that_nobody_uses_leave_memory()
+    {
+        var memory = new MemoryProtocol();
+        memory.Devices["a"] = new RecordingDevice([]);
+        CreateJob.Run(memory.Opener(), new() { FileName = "mem:a", Format = "qcow2", Size = Size });
+        var options = new BlockOptions();
+        options.Set("cache-clean-interval", "1");
+        using var image = memory.Opener().Open("mem:a", "qcow2", new OpenSettings(), options);
+        byte[] data = TestData.Mixed(200_000, 1), back = new byte[data.Length];
+        image.Write(0, data);
+        image.Flush();
+        long Reads()
+        {
+            long before = ((RecordingDevice)memory.Devices["a"]).Reads;
+            image.Read(0, back);
+            Assert.True(data.AsSpan().SequenceEqual(back));
+            return ((RecordingDevice)memory.Devices["a"]).Reads - before;
+        }
+        long used = Reads();
+        Assert.Equal(used, Reads());
+        // Twice the interval: once to find it used, once to find it not.
+        for (int i = 0; i < 5; i++)
+        {
+            Thread.Sleep(2500);
+            if (Reads() > used)
+                return;
+        }
+        Assert.Fail("the tables stay");
     }
 
     [Fact]

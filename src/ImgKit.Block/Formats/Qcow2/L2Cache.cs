@@ -239,14 +239,21 @@ internal sealed class L2Cache
         }
     }
 
-    /// <summary>Drops everything that is clean.</summary>
-    public void DropClean()
+    /// <summary>Slices in memory.</summary>
+    public int Count => _list.Count;
+
+    /// <summary>Drops what is clean and was not looked at since the last time. Under the metadata lock.</summary>
+    public void DropUnused()
     {
         lock (_listLock)
         {
             for (int i = _list.Count - 1; i >= 0; i--)
-                if (!_list[i].IsDirty)
-                    Drop(_list[i]);
+            {
+                var s = _list[i];
+                if (!s.IsDirty && !s.Used)
+                    Drop(s);
+                s.Used = false;
+            }
         }
     }
 

@@ -285,7 +285,7 @@ internal sealed partial class Qcow2Image : IAmendableImage
                 counts.Set(c, n);
         void Drop(long offset, long bytes)
         {
-            for (long c = offset >> _clusterBits; c < DivUp(offset + bytes, _clusterSize); c++)
+            for (long c = offset >> _clusterBits; offset >= 0 && c < Math.Min(DivUp(offset + bytes, _clusterSize), clusters); c++)
                 if (counts[c] > 0)
                     counts.Set(c, counts[c] - 1);
         }

@@ -121,6 +121,7 @@ internal sealed partial class Qcow2Image
         if (_disposed)
             return;
         _disposed = true;
+        StopCleaning();
         try
         {
             if (_writable && !_corrupt && Header.CryptMethod == 0)

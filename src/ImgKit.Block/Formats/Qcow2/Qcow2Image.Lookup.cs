@@ -63,6 +63,7 @@ internal sealed partial class Qcow2Image
             ReadHost(_file, offset, data);
             var slice = new L2Slice(key, offset, data) { IsDirty = stays };
             _l2.Insert(slice);
+            TableCached();
             return slice;
         }
     }

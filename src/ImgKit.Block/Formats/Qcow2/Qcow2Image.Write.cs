@@ -450,6 +450,7 @@ internal sealed partial class Qcow2Image
             }
             _l1[l1Index] = (ulong)offset | Copied;
         }
+        TableCached();
         _dirtyL1.Add(l1Index);
         Metadata.Add(offset >> _clusterBits, 1);
         if (_lazyRefcounts)

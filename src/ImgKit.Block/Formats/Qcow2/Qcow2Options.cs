@@ -90,18 +90,26 @@ internal sealed record Qcow2Options
 
     public long RefcountCacheBytes { get; init; } = 1 << 20;
 
+    /// <summary>Tables that were not used for as many seconds leave memory; 0: they stay.</summary>
+    public long CleanInterval { get; init; } = 600;
+
+    /// <summary>Somebody asked for that interval.</summary>
+    public bool CleanIntervalGiven { get; init; }
+
     /// <summary>Takes the options out.</summary>
     /// <exception cref="ImageException">values that make no sense.</exception>
     public static Qcow2Options Take(BlockOptions options, Qcow2Header header, OpenSettings settings)
     {
         var o = TakeCacheSizes(options, header);
-        if (options.TakeString("cache-clean-interval") is { } interval)
+        string? interval = options.TakeString("cache-clean-interval");
+        if (interval is not null)
         {
             // As in C, a negative number is a very large one.
             if (!Int128.TryParse(interval, System.Globalization.CultureInfo.InvariantCulture, out var seconds))
                 throw Invalid("Parameter 'cache-clean-interval' expects a number");
             if (seconds < 0 || seconds > uint.MaxValue)
                 throw Invalid("Cache clean interval too big");
+            o = o with { CleanInterval = (long)seconds, CleanIntervalGiven = true };
         }
         bool? lazy = options.TakeBool("lazy-refcounts");
         if (lazy == true && header.Version < 3)

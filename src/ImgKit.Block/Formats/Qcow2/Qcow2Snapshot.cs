@@ -143,7 +143,7 @@ internal sealed class SnapshotTableReader(BlockDevice file, long offset)
             long at = Position / _window.Length * _window.Length;
             if (at != _windowAt)
             {
-                int n = (int)Math.Clamp(file.Length - (offset + at), 0, _window.Length);
+                int n = (int)Math.Clamp(Math.Max(file.Length - offset, 0) - at, 0, _window.Length);
                 _windowAt = -1;
                 if (n > 0)
                     file.Read(offset + at, _window.AsSpan(0, n));

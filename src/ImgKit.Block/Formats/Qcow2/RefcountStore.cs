@@ -314,6 +314,12 @@ internal sealed partial class RefcountStore
             return null;
         if ((offset & (ClusterSize - 1)) != 0)
             throw _image.SignalCorruption(true, offset, $"Refblock offset {Hex(offset)} unaligned (reftable index: {Hex(index)})");
+        if (offset < 0)
+            throw new ImageException(ImageErrorKind.Corrupt, "Invalid argument", _image.FileName)
+            {
+                Errno = 22,
+                Operation = $"refcount block {index} is said to lie at {Hex(offset)}",
+            };
         byte[] data = GC.AllocateUninitializedArray<byte>((int)ClusterSize);
         _file.Read(offset, data);
         b = new RefcountBlock((int)index, offset, data) { Used = true };
@@ -324,20 +330,28 @@ internal sealed partial class RefcountStore
     private void Keep(RefcountBlock block)
     {
         if (_blocks.Count >= BlockLimit)
-        {
-            var idle = new List<long>();
-            foreach (var (i, b) in _blocks)
-            {
-                if (b.IsDirty || _dirtyTableEntries.Contains(i))
-                    continue;
-                if (!b.Used)
-                    idle.Add(i);
-                b.Used = false;
-            }
-            foreach (long i in idle)
-                _blocks.Remove(i);
-        }
+            DropUnused();
         _blocks[block.Index] = block;
+        _image.TableCached();
+    }
+
+    /// <summary>Blocks in memory.</summary>
+    public int CachedBlocks => _blocks.Count;
+
+    /// <summary>Drops blocks that have no changes and were not looked at since the last time.</summary>
+    public void DropUnused()
+    {
+        var idle = new List<long>();
+        foreach (var (i, b) in _blocks)
+        {
+            if (b.IsDirty || _dirtyTableEntries.Contains(i))
+                continue;
+            if (!b.Used)
+                idle.Add(i);
+            b.Used = false;
+        }
+        foreach (long i in idle)
+            _blocks.Remove(i);
     }
 
     /// <summary>Makes sure that blocks cover a range. New ones come to lie behind it, so that the range stays in a row.</summary>
