@@ -184,7 +184,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
                 AddFloppyBoot(i, floppy);
             }
         FwCfg = Add(new FwCfg(Services));
-        if (options.Kernel != null)
+        if (options is { Kernel: not null, StartsKernelByFirmware: false })
             _kernel = new KernelLoader(options.Kernel, options.InitialRamDisks, options.CommandLine);
     }
 
@@ -335,6 +335,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
         if (_options.BootRetry is { } retry)
             FwCfg.SetFile("etc/boot-fail-wait", BitConverter.GetBytes(retry));
         string order = BootOrderList();
+        if (_options is { Kernel: { } kernel, StartsKernelByFirmware: true })
+            order = LinuxBootRom.Provide(FwCfg, kernel, _options.InitialRamDisks.Select(d => d.Content).FirstOrDefault(), _options.CommandLine,
+                Services.Memory.LowSize) + (order.Length > 0 ? "\n" : "") + order;
         if (order.Length > 0)
             FwCfg.SetFile("bootorder", Encoding.ASCII.GetBytes(order + "\0"));
         foreach (var (name, content) in _options.FirmwareFiles)

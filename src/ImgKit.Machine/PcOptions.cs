@@ -40,6 +40,9 @@ public sealed class PcOptions
     /// <summary>A kernel that is started in place of the firmware. The machine closes it, and the RAM disks.</summary>
     public BootFile? Kernel { get; init; }
 
+    /// <summary>The kernel starts after the firmware, through its own 16-bit setup code (needs <see cref="Firmware"/>).</summary>
+    public bool StartsKernelByFirmware { get; init; }
+
     /// <summary>Initial RAM disk, or (multiboot) modules, with their command lines.</summary>
     public List<(BootFile Content, string CommandLine)> InitialRamDisks { get; } = [];
 

@@ -39,6 +39,9 @@ internal sealed class EngineChooser
             _model = CpuModel.Parse(settings.Cpu ?? "qemu64", topology);
     }
 
+    /// <summary>The processors have 64-bit mode.</summary>
+    internal bool HasLongMode => (_kvm != null ? _kvmModel!.Model : _model)?.Has(CpuFeature.Lm) ?? true;
+
     private void OpenKvm()
     {
         _kvmModel = new KvmCpuModel(_settings.Cpu ?? "host", _topology);

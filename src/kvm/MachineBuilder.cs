@@ -50,6 +50,7 @@ internal sealed class MachineBuilder : IDisposable
             _chars.AddNamed(OptionList.Parse(text, "backend"));
 
         var kernel = s.Kernel == null ? null : new BootFile(s.Kernel, "could not load kernel");
+        byte[]? firmware = kernel == null ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
         var options = new PcOptions
         {
             MachineLock = _lock,
@@ -57,12 +58,13 @@ internal sealed class MachineBuilder : IDisposable
             MemorySize = s.Memory,
             Processors = s.Processors,
             // Nothing but the firmware sets up system-management mode.
-            Engine = (map, inSmm) => engines.Make(map, kernel == null && s.Smm ? inSmm : null),
+            Engine = (map, inSmm) => engines.Make(map, firmware != null && s.Smm ? inSmm : null),
             HasPci = s.Machine == "pc",
             HasAcpi = s.Acpi && s.Machine == "pc",
             HasHpet = s.Hpet && s.Machine == "pc",
-            Firmware = kernel == null ? FindFirmware() : null,
+            Firmware = firmware,
             Kernel = kernel,
+            StartsKernelByFirmware = kernel != null && firmware != null,
             CommandLine = s.CommandLine,
             BootOrder = s.BootOrder,
             BootOnce = s.BootOnce,
@@ -133,6 +135,22 @@ internal sealed class MachineBuilder : IDisposable
         if (sockets == 0)
             sockets = (s.Processors + cores * threads - 1) / (cores * threads);
         return new CpuTopology(sockets, cores, threads);
+    }
+
+    // A kernel that the processor may be too old for is started by its own setup code, which says so; that needs a BIOS.
+    private static bool NeedsFirmware(BootFile kernel, EngineChooser engines) =>
+        LinuxKernel.IsLinux(kernel) && (!engines.HasLongMode || LinuxKernel.Is32Bit(kernel));
+
+    private byte[]? TryFindFirmware()
+    {
+        try
+        {
+            return FindFirmware();
+        }
+        catch (MachineException) when (_settings.Firmware == null)
+        {
+            return null;
+        }
     }
 
     private byte[] FindFirmware()

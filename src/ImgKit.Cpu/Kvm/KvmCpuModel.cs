@@ -10,6 +10,9 @@ public sealed class KvmCpuModel
 
     private readonly string _name;
     private readonly CpuModel? _model;
+
+    /// <summary>The named model; null where the host's processor is passed on.</summary>
+    public CpuModel? Model => _model;
     private readonly bool _enforce;
     private readonly uint[] _asked = new uint[CpuFeatureNames.WordCount], _removed = new uint[CpuFeatureNames.WordCount];
 

@@ -63,6 +63,9 @@ public sealed class BootFile : IDisposable
         Length = content.Length;
     }
 
+    /// <summary>The file's name as it was given.</summary>
+    public string Name => _name;
+
     /// <summary>Bytes, at most 2 GiB.</summary>
     public long Length { get; }
 

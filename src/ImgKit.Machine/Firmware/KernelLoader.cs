@@ -125,10 +125,10 @@ public sealed class KernelLoader
         return memory.Ram(at, (int)length);
     }
 
-    private void PutCommandLine(GuestMemory memory)
+    private static void PutCommandLine(GuestMemory memory, string text)
     {
         var room = memory.Ram(CommandLine, CommandLineLimit);
-        int n = Encoding.UTF8.GetBytes(_commandLine, room);
+        int n = Encoding.UTF8.GetBytes(text, room);
         room[n] = 0;
     }
 
@@ -212,7 +212,7 @@ public sealed class KernelLoader
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x21C..], (uint)RamDiskLength);
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x214..], (uint)LoadAt);
         BinaryPrimitives.WriteUInt32LittleEndian(zero[0x228..], (uint)CommandLine);
-        PutCommandLine(memory);
+        PutCommandLine(memory, _commandLine);
         if (hasAcpi)
             BinaryPrimitives.WriteUInt64LittleEndian(zero[0x70..], RsdpAt);
         var map = E820.ForKernel(memory);
@@ -294,7 +294,7 @@ public sealed class KernelLoader
     private void StartElf(GuestMemory memory, CpuState state, bool hasAcpi)
     {
         var (entry, end) = LoadElf(memory, out ulong pvh);
-        PutCommandLine(memory);
+        PutCommandLine(memory, _commandLine);
         ulong disk = PlaceRamDisk(memory, 0xFFFF_FFFF, end);
         var map = E820.ForKernel(memory);
         if (pvh != 0)
@@ -373,17 +373,21 @@ public sealed class KernelLoader
         else
             throw new MachineException("Cannot load x86-64 image, give a 32bit one.");
 
-        PutCommandLine(memory);
+        // The kernel's own name comes first.
+        string line = $"{_file.Name} {_commandLine}";
+        if (Encoding.UTF8.GetByteCount(line) >= CommandLineLimit || _modules.Count > 64)
+            throw new MachineException("the kernel command line is too long, or there are more than 64 modules");
+        PutCommandLine(memory, line);
         var info = memory.Ram(StartInfo, 4096);
         info.Clear();
-        uint list = (uint)StartInfo + 256, strings = (uint)(CommandLine + (ulong)Encoding.UTF8.GetByteCount(_commandLine) + 1);
-        for (int i = 0; i < _modules.Count && i < 64; i++)
+        uint list = (uint)StartInfo + 256, strings = (uint)(CommandLine + (ulong)Encoding.UTF8.GetByteCount(line) + 1);
+        for (int i = 0; i < _modules.Count; i++)
         {
-            var (content, line) = _modules[i];
+            var (content, arguments) = _modules[i];
             ulong at = (end + 0xFFF) & ~0xFFFUL;
             content.Read(0, Room(memory, at, content.Length, "a module"));
             end = at + (ulong)content.Length;
-            byte[] text = [.. Encoding.UTF8.GetBytes(line), 0];
+            byte[] text = [.. Encoding.UTF8.GetBytes(arguments), 0];
             text.CopyTo(Room(memory, strings, text.Length, "a module's command line"));
             BinaryPrimitives.WriteUInt32LittleEndian(info[(256 + 16 * i)..], (uint)at);
             BinaryPrimitives.WriteUInt32LittleEndian(info[(260 + 16 * i)..], (uint)end);

@@ -1,0 +1,128 @@
+using System.Diagnostics;
+
+namespace ImgKit.Guests;
+
+/// <summary>Kernels that <c>-kernel</c> starts in each of its ways.</summary>
+public sealed class KernelTests
+{
+    [Fact]
+    public void A_kernel_for_newer_processors_says_what_is_missing()
+    {
+        var (kernel, _) = Repository.MakeKernel("686");
+        using var guest = new Guest("-m", "64", "-cpu", "pentium", "-kernel", kernel);
+        guest.WaitForScreen("This kernel requires the following features not present on the CPU:", 60);
+        guest.WaitForScreen("cmov", 5);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Fact]
+    public void A_kernel_of_64_bits_says_that_it_needs_them()
+    {
+        var (kernel, _) = Repository.CloudKernel;
+        using var guest = new Guest("-m", "64", "-cpu", "qemu32", "-kernel", kernel);
+        guest.WaitForScreen("This kernel requires an x86-64 CPU, but only detected an i686 CPU.", 60);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Fact]
+    public void A_kernel_of_32_bits_without_pae_starts_through_its_setup_code()
+    {
+        var (kernel, disk) = Repository.MakeKernel("686");
+        using var guest = new Guest("-m", "256", "-cpu", "pentium2", "-vga", "none", "-kernel", kernel, "-initrd", disk,
+            "-append", "console=ttyS0 panic=-1 quiet", "-no-reboot");
+        Assert.Equal(0, guest.WaitForExit(240));
+        Assert.Contains("-686 i686", guest.Serial);
+        Assert.Contains("INIT-DONE", guest.Serial);
+    }
+
+    // Prints its command line, and each module with its own, on the serial port; ends with status 33.
+    private const string Multiboot = """
+            .set MAGIC, 0x1BADB002
+            .section .text
+            .long MAGIC, 3, -(MAGIC + 3)
+            .globl _start
+        _start:
+            cmpl $0x2BADB002, %eax
+            jne end
+            movl $stack, %esp
+            movl %ebx, %edi
+            testl $4, (%edi)
+            jz end
+            movl 16(%edi), %esi
+            call text
+            testl $8, (%edi)
+            jz end
+            movl 20(%edi), %ebp
+            movl 24(%edi), %ebx
+        next:
+            testl %ebp, %ebp
+            jz good
+            movb $'|', %al
+            call put
+            movl 8(%ebx), %esi
+            call text
+            movb $'=', %al
+            call put
+            movl (%ebx), %esi
+        1:  cmpl 4(%ebx), %esi
+            jae 2f
+            lodsb
+            call put
+            jmp 1b
+        2:  addl $16, %ebx
+            decl %ebp
+            jmp next
+        text:
+            lodsb
+            testb %al, %al
+            jz 3f
+            call put
+            jmp text
+        put:
+            movw $0x3F8, %dx
+            outb %al, %dx
+        3:  ret
+        good:
+            movl $16, %eax
+            movw $0x501, %dx
+            outl %eax, %dx
+        end:
+            hlt
+            jmp end
+            .lcomm space, 4096
+            .set stack, space + 4096
+
+        """;
+
+    [Fact]
+    public void A_multiboot_kernel_gets_its_command_line_and_modules()
+    {
+        string folder = Directory.CreateTempSubdirectory("multiboot").FullName;
+        try
+        {
+            string At(string name) => Path.Combine(folder, name);
+            File.WriteAllText(At("kernel.s"), Multiboot);
+            Run("as", "--32", "-o", At("kernel.o"), At("kernel.s"));
+            Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", At("kernel"), At("kernel.o"));
+            File.WriteAllText(At("one"), "first");
+            File.WriteAllText(At("two"), "second");
+            using var guest = new Guest("-m", "32", "-kernel", At("kernel"), "-append", "to be or not", "-initrd", $"{At("one")} a b,{At("two")}",
+                "-device", "isa-debug-exit,iosize=4");
+            Assert.Equal(33, guest.WaitForExit(60));
+            Assert.Equal($"{At("kernel")} to be or not|{At("one")} a b=first|{At("two")}=second", guest.Serial);
+        }
+        finally
+        {
+            Directory.Delete(folder, true);
+        }
+    }
+
+    private static void Run(string program, params string[] arguments)
+    {
+        using var process = Process.Start(program, arguments);
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+}
