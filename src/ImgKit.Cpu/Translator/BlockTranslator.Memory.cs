@@ -40,10 +40,38 @@ internal sealed unsafe partial class BlockTranslator
     private Instruction[] _interpreted = new Instruction[1024];
     private int _interpretedCount;
 
-    // Host address (relative to the slot) and guest address of what may fault natively, ascending.
-    private uint[] _pcHost = new uint[4096];
-    private ulong[] _pcGuest = new ulong[4096];
-    private int _pcCount;
+    /// <summary>Host addresses (relative to the slot, ascending) and guest addresses of what may fault natively.</summary>
+    private sealed class Places
+    {
+        private uint[] _host = new uint[1024];
+        private ulong[] _guest = new ulong[1024];
+        private int _count;
+
+        public void Clear() => _count = 0;
+
+        public void Add(uint host, ulong guest)
+        {
+            if (_count == _host.Length)
+            {
+                Array.Resize(ref _host, _count * 2);
+                Array.Resize(ref _guest, _count * 2);
+            }
+            _host[_count] = host;
+            _guest[_count++] = guest;
+        }
+
+        public bool TryFind(uint host, out ulong guest)
+        {
+            int i = Array.BinarySearch(_host, 0, _count, host);
+            if (i < 0)
+                i = ~i - 1;
+            guest = i < 0 ? 0 : _guest[i];
+            return i >= 0;
+        }
+    }
+
+    private readonly Places _hotPlaces = new();
+    private readonly Places _coldPlaces = new();
 
     public ref readonly Site GetSite(uint index) => ref _sites[index];
 
@@ -53,27 +81,13 @@ internal sealed unsafe partial class BlockTranslator
     public bool TryFindGuestAddress(ulong hostAddress, out ulong rip)
     {
         rip = 0;
-        if (hostAddress < (ulong)_slot || hostAddress >= (ulong)_e.P)
-            return false;
-        int i = Array.BinarySearch(_pcHost, 0, _pcCount, (uint)(hostAddress - (ulong)_slot));
-        if (i < 0)
-            i = ~i - 1;
-        if (i < 0)
-            return false;
-        rip = _pcGuest[i];
-        return true;
+        if (hostAddress >= (ulong)_slot && hostAddress < (ulong)_e.P)
+            return _hotPlaces.TryFind((uint)(hostAddress - (ulong)_slot), out rip);
+        return hostAddress >= (ulong)_coldStart && hostAddress < (ulong)_coldEnd &&
+            _coldPlaces.TryFind((uint)(hostAddress - (ulong)_slot), out rip);
     }
 
-    private void MarkFaultable(byte* at, ulong rip)
-    {
-        if (_pcCount == _pcHost.Length)
-        {
-            Array.Resize(ref _pcHost, _pcCount * 2);
-            Array.Resize(ref _pcGuest, _pcCount * 2);
-        }
-        _pcHost[_pcCount] = (uint)(at - _slot);
-        _pcGuest[_pcCount++] = rip;
-    }
+    private void MarkFaultable(byte* at, ulong rip) => (at >= _coldStart ? _coldPlaces : _hotPlaces).Add((uint)(at - _slot), rip);
 
     private uint NewSite(uint info, bool interpreted = false)
     {

@@ -44,9 +44,6 @@ internal sealed unsafe class Block
     /// <summary>Entry from the jump cache: checks RBP against <see cref="Rip"/> first.</summary>
     public byte* CheckedEntry;
 
-    /// <summary>The next block in a chain of its page's table.</summary>
-    public Block? Next;
-
     /// <summary>Where execution goes once the block is invalid.</summary>
     public byte* Retired;
 
@@ -75,7 +72,11 @@ internal sealed unsafe partial class BlockTranslator
     private readonly Instruction[] _instructions = new Instruction[MaxInstructions];
     private readonly bool[] _flagsLive = new bool[MaxInstructions];
     private readonly byte* _slot;
+    private readonly byte* _coldStart;
     private readonly byte* _slotEnd;
+
+    /// <summary>Where the next block's cold part goes: the slot's upper half, so that what runs lies close together.</summary>
+    private byte* _coldEnd;
 
     private Emitter _e;
     private TranslationMode _mode;
@@ -87,6 +88,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         _owner = owner;
         _slot = slot;
+        _coldStart = _coldEnd = slot + CodeArena.SlotSize / 2;
         _slotEnd = slot + CodeArena.SlotSize;
         _e.P = slot;
         _writer = new CodeWriterAtPointer(this);
@@ -94,17 +96,19 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>True when the cache must be flushed before the next translation.</summary>
-    public bool IsFull => _slotEnd - _e.P < 1 << 20;
+    public bool IsFull => Math.Min(_coldStart - _e.P, _slotEnd - _coldEnd) < 1 << 20;
 
-    public long BytesUsed => _e.P - _slot;
+    public long BytesUsed => _e.P - _slot + (_coldEnd - _coldStart);
 
     /// <summary>Forgets all code. Only while no generated code runs.</summary>
     public void Reset()
     {
         _e.P = _slot;
+        _coldEnd = _coldStart;
         _siteCount = 0;
         _interpretedCount = 0;
-        _pcCount = 0;
+        _hotPlaces.Clear();
+        _coldPlaces.Clear();
     }
 
     /// <summary>Translates from <paramref name="bytes"/>, the <paramref name="available"/> bytes of guest code at RIP.</summary>
@@ -157,9 +161,13 @@ internal sealed unsafe partial class BlockTranslator
         while (_e.P - _block.Code < 8)
             _e.Byte(0xCC);
         FlushThunks();
+        byte* hotEnd = _e.P;
+        _e.P = _coldEnd;
         EmitCold();
         _block.Retired = _e.P;
         EmitDataCall(_stubs.Goto, rip);
+        _coldEnd = _e.P;
+        _e.P = hotEnd;
         return _block;
     }
 

@@ -10,7 +10,8 @@ namespace ImgKit.Cpu.Translator;
 internal static unsafe class CodeArena
 {
     public const long SlotSize = 64L << 20;
-    private const long StubSize = 1L << 20;
+    private const long HugePage = 2L << 20;
+    private const long StubSize = HugePage;
     private const int Slots = 30;
 
     private static readonly Lock Gate = new();
@@ -35,16 +36,27 @@ internal static unsafe class CodeArena
             if (_base != null)
                 return;
             CheckHost();
-            nint map = NativeMethods.Map(0, (nuint)(StubSize + Slots * SlotSize), NativeMethods.ProtRead | NativeMethods.ProtWrite |
+            nint map = NativeMethods.Map(0, (nuint)(StubSize + Slots * SlotSize + HugePage), NativeMethods.ProtRead | NativeMethods.ProtWrite |
                 NativeMethods.ProtExec, NativeMethods.MapPrivate | NativeMethods.MapAnonymous | NativeMethods.MapNoReserve, -1, 0);
             if (map == -1)
                 throw new PlatformNotSupportedException(
                     $"no memory for translated code: {Marshal.GetPInvokeErrorMessage(Marshal.GetLastPInvokeError())}");
+            map = (nint)AlignForHugePages((byte*)map, StubSize + Slots * SlotSize);
             for (int i = Slots - 1; i >= 0; i--)
                 Free.Push(i);
             Stubs = new Stubs((byte*)map, StubSize + Slots * SlotSize);
             _base = (byte*)map;
         }
+    }
+
+    /// <summary>The first address from <paramref name="map"/> on that huge pages can begin at; asks for them for
+    /// <paramref name="size"/> bytes: translated code and the tables beside it are used all over.</summary>
+    public static byte* AlignForHugePages(byte* map, long size)
+    {
+        const int hugePage = 14;
+        byte* aligned = (byte*)((nint)map + HugePage - 1 & -(nint)HugePage);
+        _ = NativeMethods.Advise((nint)aligned, (nuint)size, hugePage);
+        return aligned;
     }
 
     /// <summary>Takes a slot of <see cref="SlotSize"/> bytes.</summary>

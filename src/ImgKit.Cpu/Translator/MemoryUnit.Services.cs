@@ -12,7 +12,7 @@ internal sealed unsafe partial class MemoryUnit
     {
         if (!IsLong)
             linear = (uint)linear;
-        if (access == LinearAccess.Program && TryHit(linear, size, false, out byte* host))
+        if (TryHit(SetOf(access), linear, size, false, out byte* host))
             return Load(host, size);
         int first = (int)(4096 - (linear & 0xFFF));
         if (first >= size)
@@ -33,7 +33,7 @@ internal sealed unsafe partial class MemoryUnit
     {
         if (!IsLong)
             linear = (uint)linear;
-        if (access == LinearAccess.Program && TryHit(linear, size, true, out byte* host))
+        if (TryHit(SetOf(access), linear, size, true, out byte* host))
         {
             Store(host, value, size);
             return;
@@ -101,7 +101,7 @@ internal sealed unsafe partial class MemoryUnit
         code = 0;
         if (!IsLong)
             linear = (uint)linear;
-        if (TryHit(linear, 1, write, out host))
+        if (TryHit(CurrentSet, linear, 1, write, out host))
             return true;
         if (!Locate(linear, size, write, LinearAccess.Program, out var place, out vector, out code))
             return false;

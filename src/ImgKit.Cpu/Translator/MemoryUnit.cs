@@ -188,10 +188,12 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
 
     private int CurrentSet => _c->Cpl == 3 ? 1 : (_c->Cr4 & 1 << 21) != 0 && (_c->Rflags & 1 << 18) != 0 ? 2 : 0;
 
-    private void Fill(ulong linear, byte* hostPage, bool write)
+    /// <summary>The set that an access of the processor itself uses is the supervisor's, whatever CPL and AC are.</summary>
+    private int SetOf(LinearAccess access) => access == LinearAccess.System ? 0 : CurrentSet;
+
+    private void Fill(int set, ulong linear, byte* hostPage, bool write)
     {
         int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
-        int set = CurrentSet;
         long page = (long)(linear & ~0xFFFUL);
         long* tags = Tags(set, write);
         tags[index] = NoTag(index);
@@ -216,14 +218,14 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
 
     /// <summary>Refills the first level from the second, as generated code does first (Stubs.EmitRefill). False: a walk is needed (or a
     /// device, a dirty log, a page of code).</summary>
-    private bool TryRefill(ulong linear, bool write, out byte* host)
+    private bool TryRefill(int set, ulong linear, bool write, out byte* host)
     {
-        ulong* entry = SecondEntry(CurrentSet, write, linear);
+        ulong* entry = SecondEntry(set, write, linear);
         host = null;
         if (entry[0] != (linear & ~0xFFFUL | *Generation) || write && _engine.CodePages.Get(entry[1]) != 0)
             return false;
         host = (byte*)entry[1] + (linear & 0xFFF);
-        Fill(linear, (byte*)entry[1], write);
+        Fill(set, linear, (byte*)entry[1], write);
         return true;
     }
 
@@ -291,19 +293,16 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
                 return true;
             }
         }
-        if (access == LinearAccess.Program && !_vcpu.WatchesData)
-        {
-            Remember(linear, hostPage, write, region, t);
-        }
+        if (!_vcpu.WatchesData)
+            Remember(SetOf(access), linear, hostPage, write, region, t);
         return true;
     }
 
-    private void Remember(ulong linear, byte* hostPage, bool write, in MemoryRegion region, in PageTranslation t)
+    private void Remember(int set, ulong linear, byte* hostPage, bool write, in MemoryRegion region, in PageTranslation t)
     {
-        Fill(linear, hostPage, write);
+        Fill(set, linear, hostPage, write);
         if (region.DirtyLog != 0)
             return;
-        int set = CurrentSet;
         ulong tag = linear & ~0xFFFUL | *Generation;
         for (int i = 0; i < (t.Writable && region.Kind == MemoryKind.Ram ? 2 : 1); i++)
         {
@@ -319,7 +318,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
     public bool TryWindow(ulong linear, bool write, out ulong addend)
     {
         addend = 0;
-        if (TryRefill(linear, write, out byte* refilled))
+        if (TryRefill(CurrentSet, linear, write, out byte* refilled))
         {
             addend = (ulong)refilled - linear;
             return true;
@@ -341,15 +340,14 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
             if (region.DirtyLog != 0)
                 *((byte*)region.DirtyLog + ((physical - region.Start) >> 12)) = 1;
         }
-        Remember(linear, hostPage, write, region, t);
+        Remember(CurrentSet, linear, hostPage, write, region, t);
         addend = (ulong)host - linear;
         return true;
     }
 
-    private bool TryHit(ulong linear, int size, bool write, out byte* host)
+    private bool TryHit(int set, ulong linear, int size, bool write, out byte* host)
     {
         int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
-        int set = CurrentSet;
         ulong offset = linear + (ulong)Tags(set, write)[index];
         if (offset <= (ulong)(4096 - size))
         {
@@ -357,7 +355,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
             return true;
         }
         host = null;
-        return false;
+        return 4096 - (int)(linear & 0xFFF) >= size && TryRefill(set, linear, write, out host);
     }
 
     /// <summary>A host pointer for an access that misses the TLB in generated code.</summary>
@@ -367,7 +365,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         int first = (int)(4096 - (linear & 0xFFF));
         if (first >= size)
         {
-            if (TryRefill(linear, write, out byte* refilled))
+            if (TryRefill(CurrentSet, linear, write, out byte* refilled))
             {
                 _c->ResumeAt = (ulong)refilled;
                 code = 0;

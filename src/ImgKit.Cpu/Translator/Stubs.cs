@@ -56,7 +56,8 @@ internal sealed unsafe class Stubs
         _loadFpuRaw = EmitLoadFpu(false);
         LoadFpu = EmitLoadFpu(true);
         _exit = EmitExit();
-        Enter = EmitEnter();
+        Enter = EmitEnter(CodeArena.HasFsGsBase);
+        EnterAgain = EmitEnter(false);
         Chain = EmitDataExit(ExitReason.Chain, false);
         ChainCareful = EmitDataExit(ExitReason.ChainCareful, false);
         Goto = EmitDataExit(ExitReason.Lookup, true);
@@ -83,6 +84,9 @@ internal sealed unsafe class Stubs
 
     /// <summary>int Enter(CpuContext*, byte* target): loads the guest's registers and jumps.</summary>
     public byte* Enter { get; }
+
+    /// <summary>The same on a thread whose GS base is the context's already.</summary>
+    public byte* EnterAgain { get; }
 
     /// <summary>Called; the data behind the call: int (distance from the data to the displacement to patch), RIP.</summary>
     public byte* Chain { get; }
@@ -219,7 +223,7 @@ internal sealed unsafe class Stubs
         return start;
     }
 
-    private byte* EmitEnter()
+    private byte* EmitEnter(bool setBase)
     {
         Align();
         byte* start = _e.P;
@@ -229,7 +233,7 @@ internal sealed unsafe class Stubs
         _e.Push(Host.R13);
         _e.Push(Host.R14);
         _e.Push(Host.R15);
-        if (CodeArena.HasFsGsBase)
+        if (setBase)
             _e.Bytes([0xF3, 0x48, 0x0F, 0xAE, 0xDF]); // wrgsbase rdi
         _e.StoreGs(Layout.HostStack, Host.Rsp);
         _e.StoreGs(Layout.ResumeAt, Host.Rsi);

@@ -7,7 +7,16 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>Blocks of one page of host memory.</summary>
     private sealed class CodePage
     {
-        private readonly Block?[] _table = new Block?[64];
+        private struct Entry
+        {
+            public ulong Rip;
+            public ulong Mode;
+            public Block? Block;
+        }
+
+        // Open addressing: an entry is in the first free place from its own on.
+        private Entry[] _table = new Entry[16];
+        private int _count;
 
         /// <summary>Blocks of the page before whose one instruction ends in this page.</summary>
         public readonly List<Block> Crossing = [];
@@ -18,48 +27,58 @@ public sealed unsafe partial class TranslatorVcpu
         /// <summary>A bit for each byte that some block was made from.</summary>
         private readonly ulong[] _covered = new ulong[64];
 
-        private ref Block? Head(ulong rip, ulong mode) => ref _table[(uint)(rip ^ rip >> 6 ^ mode ^ mode >> 13) & 63];
+        private static uint Hash(ulong rip, ulong mode) => (uint)(rip * 0x9E3779B1 + mode * 0x85EBCA77 >> 8);
 
         public Block? Find(ulong rip, ulong mode)
         {
-            for (var block = Head(rip, mode); block != null; block = block.Next)
+            var table = _table;
+            for (uint i = Hash(rip, mode); ; i++)
             {
-                if (block.Rip == rip && block.ModeKey == mode)
-                    return block;
+                ref var entry = ref table[i & (uint)(table.Length - 1)];
+                if (entry.Block == null || entry.Rip == rip && entry.Mode == mode)
+                    return entry.Block;
             }
-            return null;
         }
 
         /// <summary>Adds a block in place of an equal one.</summary>
         public void Add(Block block)
         {
-            Remove(block);
-            ref var head = ref Head(block.Rip, block.ModeKey);
-            block.Next = head;
-            head = block;
+            if (_count * 2 >= _table.Length)
+                Rebuild(_table.Length * 2, null);
+            for (uint i = Hash(block.Rip, block.ModeKey); ; i++)
+            {
+                ref var entry = ref _table[i & (uint)(_table.Length - 1)];
+                if (entry.Block == null)
+                    _count++;
+                else if (entry.Rip != block.Rip || entry.Mode != block.ModeKey)
+                    continue;
+                entry = new Entry { Rip = block.Rip, Mode = block.ModeKey, Block = block };
+                return;
+            }
         }
 
-        public void Remove(Block block)
+        /// <summary>Removes the blocks of a set.</summary>
+        public void Remove(List<Block> gone) => Rebuild(_table.Length, gone);
+
+        private void Rebuild(int size, List<Block>? without)
         {
-            ref var link = ref Head(block.Rip, block.ModeKey);
-            while (link != null)
+            var old = _table;
+            _table = new Entry[size];
+            _count = 0;
+            foreach (var entry in old)
             {
-                if (link.Rip == block.Rip && link.ModeKey == block.ModeKey)
-                {
-                    link = link.Next;
-                    return;
-                }
-                link = ref link.Next;
+                if (entry.Block != null && (without == null || !without.Contains(entry.Block)))
+                    Add(entry.Block);
             }
         }
 
         /// <summary>All blocks that bytes of this page belong to.</summary>
         public IEnumerable<Block> All()
         {
-            foreach (var head in _table)
+            foreach (var entry in _table)
             {
-                for (var block = head; block != null; block = block.Next)
-                    yield return block;
+                if (entry.Block != null)
+                    yield return entry.Block;
             }
             foreach (var block in Crossing)
                 yield return block;
@@ -450,7 +469,8 @@ public sealed unsafe partial class TranslatorVcpu
             var key = (block.Rip, block.ModeKey);
             if (_pages.TryGetValue(block.PhysicalPage, out var first))
             {
-                first.Remove(block);
+                if (first != known)
+                    first.Remove([block]);
                 if (!first.Retired.TryGetValue(key, out var list))
                     first.Retired.Add(key, list = []);
                 // What was retired long ago goes on by way of what replaced it.
@@ -461,6 +481,7 @@ public sealed unsafe partial class TranslatorVcpu
             if (block.SecondPage > 0 && _pages.TryGetValue((ulong)block.SecondPage, out var second))
                 second.Crossing.Remove(block);
         }
+        known.Remove(hit);
         known.ClearCover();
         foreach (var block in known.All())
             CoverBy(known, page, block);

@@ -10,6 +10,8 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     private readonly TranslatorEngine _engine;
     private readonly IVcpuBus _bus;
     private readonly CpuContext* _c;
+    private const int MapSize = Layout.Total + (2 << 20);
+    private readonly nint _map;
     private readonly byte* _block;
     private readonly byte* _slot;
     private readonly BlockTranslator _translator;
@@ -35,12 +37,12 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         Index = index;
         Model = model;
         _slot = CodeArena.Take();
-        nint map = NativeMethods.Map(0, Layout.Total, NativeMethods.ProtRead | NativeMethods.ProtWrite,
+        _map = NativeMethods.Map(0, MapSize, NativeMethods.ProtRead | NativeMethods.ProtWrite,
             NativeMethods.MapPrivate | NativeMethods.MapAnonymous | NativeMethods.MapNoReserve, -1, 0);
-        if (map == -1)
+        if (_map == -1)
             throw new PlatformNotSupportedException("no memory for the state of a processor");
-        _block = (byte*)map;
-        _c = (CpuContext*)map;
+        _block = CodeArena.AlignForHugePages((byte*)_map, Layout.Total);
+        _c = (CpuContext*)_block;
         _self = GCHandle.Alloc(this, GCHandleType.Weak);
         _c->Self = _c;
         _c->Owner = GCHandle.ToIntPtr(_self);
@@ -282,10 +284,12 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
             return _failure.Length != 0 ? VcpuExit.InternalError : null;
         _faulted = false;
         Memory.Flushed = false;
+        byte* enter = CodeArena.Stubs.Enter;
         while (true)
         {
             _c->LiveIf = (byte)(_c->Rflags >> 9 & 1);
-            int reason = ((delegate* unmanaged<CpuContext*, byte*, int>)CodeArena.Stubs.Enter)(_c, code);
+            int reason = ((delegate* unmanaged<CpuContext*, byte*, int>)enter)(_c, code);
+            enter = CodeArena.Stubs.EnterAgain;
             if (reason != (int)ExitReason.Redispatch && reason != (int)ExitReason.Failed)
                 TakeFlags();
             switch ((ExitReason)reason)
@@ -412,7 +416,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         _engine.Remove(this);
         ForgetAllCode();
         CodeArena.Return(_slot);
-        _ = NativeMethods.Unmap((nint)_block, Layout.Total);
+        _ = NativeMethods.Unmap(_map, MapSize);
         _self.Free();
     }
 }
