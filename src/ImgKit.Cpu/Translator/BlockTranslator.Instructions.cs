@@ -25,7 +25,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (instruction.IsInvalid)
         {
-            EmitRaise(6);
+            EmitRaise((byte)(instruction.Length == MaxLength ? 13 : 6), instruction.Length == MaxLength);
             return true;
         }
         var use = _fpuUse[(int)instruction.Code];
@@ -382,6 +382,9 @@ internal sealed unsafe partial class BlockTranslator
     {
         switch (instruction.Mnemonic)
         {
+            case Mnemonic.Vzeroupper or Mnemonic.Vzeroall:
+                // Outside 64-bit mode they leave registers 8 to 15 alone.
+                return !_mode.Is64;
             case Mnemonic.Swapgs or Mnemonic.Pushfq or Mnemonic.Popfq:
                 return !_mode.Kernel || !_mode.Is64 || _mode.SingleStep || instruction.HasLockPrefix;
             case Mnemonic.In or Mnemonic.Out or Mnemonic.Insb or Mnemonic.Insw or Mnemonic.Insd or Mnemonic.Outsb or Mnemonic.Outsw or

@@ -35,6 +35,13 @@ internal sealed unsafe partial class BlockTranslator
 
     private readonly List<Cold> _cold = [];
     private int _openCold;
+
+    /// <summary>C# executes the present instruction where its operand is not in the TLB.</summary>
+    private bool _interpretMiss;
+
+    /// <summary>Elements that the mask leaves out do not fault.</summary>
+    private static bool IsMaskedMove(in Instruction instruction) =>
+        instruction.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq;
     private Site[] _sites = new Site[4096];
     private int _siteCount;
     private Instruction[] _interpreted = new Instruction[1024];
@@ -208,7 +215,9 @@ internal sealed unsafe partial class BlockTranslator
         _openCold = _cold.Count;
         EmitSegment(segment, addressBits, size, write, site);
         int tag = Layout.TlbTag(_mode.TlbSet, write);
-        var cold = new Cold { Kind = ColdKind.Access, Site = site, Write = write };
+        var cold = _interpretMiss
+            ? new Cold { Kind = ColdKind.Interpret, Site = NewSite(0, interpreted: true) }
+            : new Cold { Kind = ColdKind.Access, Site = site, Write = write };
         if (entry >= 0)
         {
             EmitConstantLookup(ref cold, entry, size, write);

@@ -73,7 +73,9 @@ internal sealed unsafe partial class BlockTranslator
             haveInfo = true;
             var access = info.GetOpAccess(memory);
             bool write = access is OpAccess.Write or OpAccess.ReadWrite or OpAccess.CondWrite or OpAccess.ReadCondWrite;
+            _interpretMiss = IsMaskedMove(instruction);
             BeginMemory(OperandOf(instruction), instruction.MemorySize.GetSize(), write, instruction.HasLockPrefix);
+            _interpretMiss = false;
             result.MemoryIndexScale = 1;
             result.MemoryDisplSize = 1;
             result.SegmentPrefix = Register.None;

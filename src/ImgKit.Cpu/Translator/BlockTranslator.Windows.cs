@@ -145,7 +145,7 @@ internal sealed unsafe partial class BlockTranslator
             case Mnemonic.Push or Mnemonic.Pop or Mnemonic.Lea:
                 return false;
         }
-        if (instruction.FlowControl != FlowControl.Next || instruction.IsVsib || !instruction.MemoryBase.IsGPR64() ||
+        if (instruction.FlowControl != FlowControl.Next || instruction.IsVsib || IsMaskedMove(instruction) || !instruction.MemoryBase.IsGPR64() ||
             instruction.MemoryIndex != Register.None || SegmentNumber(instruction.MemorySegment) >= 4)
         {
             return false;

@@ -63,6 +63,9 @@ internal sealed unsafe partial class BlockTranslator
     public const ulong CarefulKey = 1 << 15;
     private const int MaxSideExits = 4;
 
+    /// <summary>What is longer (the decoder stops here) is a general-protection fault.</summary>
+    private const int MaxLength = 15;
+
     private readonly Stubs _stubs = CodeArena.Stubs;
     private readonly TranslatorVcpu _owner;
     private readonly InstructionInfoFactory _infos = new();
@@ -185,7 +188,7 @@ internal sealed unsafe partial class BlockTranslator
             if (instruction.IsInvalid && decoder.LastError == DecoderError.NoMoreBytes)
                 break;
             if (instruction.IsInvalid)
-                instruction.Length = Math.Max(1, instruction.Length);
+                instruction.Length = Math.Max(1, _reader.Position - used);
             used = _reader.Position;
             count++;
             if (instruction.IsInvalid)

@@ -45,6 +45,15 @@ internal sealed unsafe partial class Interpreter
             case Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu:
                 MaskedMove();
                 return true;
+            case Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq:
+                MaskedVector();
+                return true;
+            case Mnemonic.Vzeroupper or Mnemonic.Vzeroall:
+                Materialise();
+                new Span<byte>(YmmHigh(0), 16 * 8).Clear();
+                if (_i.Mnemonic == Mnemonic.Vzeroall)
+                    new Span<byte>(Xmm(0), 16 * 8).Clear();
+                return true;
             default:
                 return _i.IsVsib && Gather();
         }
@@ -219,6 +228,45 @@ internal sealed unsafe partial class Interpreter
         }
     }
 
+    private byte* Lane(int register, int at) => at < 16 ? Xmm(register) + at : YmmHigh(register) + at - 16;
+
+    private static int VectorNumber(Register r) =>
+        r >= Register.YMM0 && r <= Register.YMM31 ? r - Register.YMM0 : r - Register.XMM0;
+
+    /// <summary>VMASKMOV*, VPMASKMOV*: elements whose mask is clear are not accessed, and load as 0.</summary>
+    private void MaskedVector()
+    {
+        Materialise();
+        bool store = IsMemory(0);
+        int element = _i.Mnemonic is Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovq ? 8 : 4;
+        var data = store ? _i.Op2Register : _i.Op0Register;
+        int size = data >= Register.YMM0 ? 32 : 16, number = VectorNumber(data), mask = VectorNumber(_i.Op1Register);
+        int segment = SegmentNumber(_i.MemorySegment);
+        ulong origin = Offset();
+        ulong* values = stackalloc ulong[8];
+        for (int at = 0; at < size; at += element)
+        {
+            values[at / element] = 0;
+            if ((Lane(mask, at)[element - 1] & 0x80) == 0)
+                continue;
+            ulong linear = Linear(segment, origin + (ulong)at & Mask(AddressBits), element, store);
+            if (store)
+                memory.ProbeLinear(linear, element, true);
+            else
+                values[at / element] = memory.ReadLinear(linear, element);
+        }
+        for (int at = 0; at < size; at += element)
+        {
+            byte* lane = Lane(number, at);
+            if (!store)
+                new ReadOnlySpan<byte>(values + at / element, element).CopyTo(new Span<byte>(lane, element));
+            else if ((Lane(mask, at)[element - 1] & 0x80) != 0)
+                memory.WriteLinear(Linear(segment, origin + (ulong)at & Mask(AddressBits), element, true), element == 8 ? *(ulong*)lane : *(uint*)lane, element);
+        }
+        if (!store && size == 16)
+            new Span<byte>(YmmHigh(number), 16).Clear();
+    }
+
     /// <summary>VGATHER*, VPGATHER* of AVX2: the mask is in the third operand, and is cleared as elements arrive.</summary>
     private bool Gather()
     {
@@ -233,12 +281,10 @@ internal sealed unsafe partial class Interpreter
         if (element == 0)
             return false;
         Materialise();
-        int Number(Register r) => r >= Register.YMM0 && r <= Register.YMM31 ? r - Register.YMM0 : r - Register.XMM0;
-        int destination = Number(_i.Op0Register), mask = Number(_i.Op2Register), indices = Number(_i.MemoryIndex);
+        int destination = VectorNumber(_i.Op0Register), mask = VectorNumber(_i.Op2Register), indices = VectorNumber(_i.MemoryIndex);
         int indexBytes = _i.MemoryIndex >= Register.YMM0 ? 32 : 16;
         int destinationBytes = _i.Op0Register >= Register.YMM0 ? 32 : 16;
         int count = Math.Min(indexBytes / index, destinationBytes / element);
-        byte* Lane(int register, int at) => at < 16 ? Xmm(register) + at : YmmHigh(register) + at - 16;
         ulong origin = _i.MemoryDisplacement64 + (_i.MemoryBase == Register.None ? 0 : _c->Gpr[Interpreter.Number(_i.MemoryBase)]);
         for (int i = 0; i < count; i++)
         {

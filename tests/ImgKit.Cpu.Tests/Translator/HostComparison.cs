@@ -15,17 +15,21 @@ internal sealed unsafe partial class HostComparison : IDisposable
     /// <summary>Where code goes, where data is, what code may touch.</summary>
     public const ulong Code = Region + 0x80000, Data = Region + 0x20000;
     public const int DataSize = 0x10000;
-    private const ulong State = Region + 0x1000, Stub = Region + 0x4000, Epilogue = Region + 0x6000, PageTables = 0x10000;
+    private const ulong State = Region + 0x1000, Stub = Region + 0x4000, Epilogue = Region + 0x6000, Epilogue32 = Region + 0x7000, FarPointer = Region + 0x3000, PageTables = 0x10000;
 
     // Offsets in the native state block: 16 registers, flags, host stack pointer; FXSAVE/XSAVE area behind.
     private const int FlagsOffset = 128, HostStackOffset = 136, XsaveOffset = 0x400;
 
+    private readonly int _bits;
     private readonly Board _board;
     private readonly CpuState _state = new();
     private readonly byte[] _before = new byte[DataSize], _after = new byte[DataSize];
 
-    public HostComparison()
+    /// <param name="bits">64, or 32: then the host runs the code in compatibility mode, by a far jump to Linux's segment for it, and the
+    /// guest in protected mode.</param>
+    public HostComparison(int bits = 64)
     {
+        _bits = bits;
         nint map = Mmap((nint)Region, RegionSize, 7, 0x100022, -1, 0);
         if (map != (nint)Region)
             throw new InvalidOperationException("the region is taken");
@@ -51,7 +55,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
     [LibraryImport("libc", EntryPoint = "munmap")]
     private static partial int Munmap(nint address, nuint length);
 
-    private static void EmitStub()
+    private void EmitStub()
     {
         var a = new Assembler(64);
         foreach (var r in new[] { AssemblerRegisters.rbx, AssemblerRegisters.rbp, AssemblerRegisters.r12, AssemblerRegisters.r13,
@@ -63,11 +67,26 @@ internal sealed unsafe partial class HostComparison : IDisposable
         a.mov(AssemblerRegisters.eax, 7);
         a.xor(AssemblerRegisters.edx, AssemblerRegisters.edx);
         a.xrstor64(AssemblerRegisters.__[State + XsaveOffset]);
+        if (_bits == 32)
+        {
+            a.mov(AssemblerRegisters.ecx, 0x2B);
+            a.mov(AssemblerRegisters.ds, AssemblerRegisters.ecx);
+            a.mov(AssemblerRegisters.es, AssemblerRegisters.ecx);
+        }
         a.push(AssemblerRegisters.__qword_ptr[State + FlagsOffset]);
         a.popfq();
         for (int i = 0; i < 16; i++)
             a.mov(new AssemblerRegister64(Register.RAX + i), AssemblerRegisters.__qword_ptr[State + (ulong)(i * 8)]);
-        a.jmp(Code);
+        if (_bits == 64)
+            a.jmp(Code);
+        else
+            a.db(0xFF, 0x2C, 0x25, (byte)(FarPointer & 0xFF), (byte)(FarPointer >> 8 & 0xFF), (byte)(FarPointer >> 16 & 0xFF), (byte)(FarPointer >> 24));
+        *(uint*)FarPointer = (uint)Code;
+        *(ushort*)(FarPointer + 4) = 0x23;
+        byte* back = (byte*)Epilogue32;
+        *back = 0xEA;
+        *(uint*)(back + 1) = (uint)Epilogue;
+        *(ushort*)(back + 5) = 0x33;
         Write(Stub, a);
         a = new Assembler(64);
         for (int i = 0; i < 16; i++)
@@ -115,7 +134,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
         Xsave.CopyTo(new Span<byte>((void*)(State + XsaveOffset), 832));
         // Native: a jump to the epilogue follows.
         at[code.Length] = 0xE9;
-        *(int*)(at + code.Length + 1) = (int)(Epilogue - (Code + (ulong)code.Length + 5));
+        *(int*)(at + code.Length + 1) = (int)((_bits == 64 ? Epilogue : Epilogue32) - (Code + (ulong)code.Length + 5));
         ((delegate* unmanaged<void>)Stub)();
         DataSpan.CopyTo(_after);
 
@@ -129,9 +148,9 @@ internal sealed unsafe partial class HostComparison : IDisposable
         var text = new System.Text.StringBuilder();
         if (exit != VcpuExit.Halted || _state.Rip != Code + (ulong)code.Length + 1)
             text.Append($"exit {exit} {_board.Cpu.Failure} at {_state.Rip:x} (cr2 {_state.Cr2:x}) {_board.Cpu.FailureDetail}; ");
-        for (int i = 0; i < 16; i++)
+        for (int i = 0; i < (_bits == 64 ? 16 : 8); i++)
         {
-            if (_state.Gpr[i] != state[i])
+            if (_bits == 64 ? _state.Gpr[i] != state[i] : (uint)_state.Gpr[i] != (uint)state[i])
                 text.Append($"{Register.RAX + i} {_state.Gpr[i]:x} not {state[i]:x} (was {Gpr[i]:x}); ");
         }
         ulong arithmetic = 0xCD5 & ~undefinedFlags;
@@ -186,6 +205,12 @@ internal sealed unsafe partial class HostComparison : IDisposable
         s.Cr4 = 0x406A0;
         s.Xcr0 = 7;
         s.Msrs[0xC0000080] = 0x500;
+        if (_bits == 32)
+        {
+            s.Segments[1] = new SegmentRegister(8, 0, uint.MaxValue, 0xC09B);
+            s.Cr0 = 0x33;
+            s.Msrs[0xC0000080] = 0;
+        }
         Array.Clear(s.Xsave);
         Xsave.CopyTo(s.Xsave, 0);
         s.Halted = false;

@@ -3,7 +3,7 @@ using Iced.Intel;
 namespace ImgKit.Cpu.Tests.Translator;
 
 /// <summary>Makes random instances of an instruction form whose memory operands stay within the data of a <see cref="HostComparison"/>.</summary>
-internal sealed class InstructionSampler(Random random)
+internal sealed class InstructionSampler(Random random, int bits = 64)
 {
     private readonly ulong[] _gpr = new ulong[16];
 
@@ -19,7 +19,7 @@ internal sealed class InstructionSampler(Random random)
     public void Registers()
     {
         for (int i = 0; i < 16; i++)
-            _gpr[i] = Value();
+            _gpr[i] = bits == 64 ? Value() : (uint)Value();
         _gpr[4] = HostComparison.Data + 0x8000 + (ulong)random.Next(0x800) * 8;
     }
 
@@ -37,14 +37,14 @@ internal sealed class InstructionSampler(Random random)
         if (info.CanUseLockPrefix && instruction.Op0Kind == OpKind.Memory && random.Next(4) == 0)
             instruction.HasLockPrefix = true;
         var bytes = new Writer();
-        return Encoder.Create(64, bytes).TryEncode(instruction, HostComparison.Code, out _, out _) ? bytes.Bytes.ToArray() : null;
+        return Encoder.Create(bits, bytes).TryEncode(instruction, HostComparison.Code, out _, out _) ? bytes.Bytes.ToArray() : null;
     }
 
-    private Register R(Register first, int count = 16) => first + random.Next(count);
+    private Register R(Register first, int count = 16) => first + random.Next(bits == 64 ? count : 8);
 
     private Register Register8(ref bool high)
     {
-        int n = random.Next(20);
+        int n = random.Next(bits == 64 ? 20 : 8);
         if (n < 4)
         {
             high = true;
@@ -79,6 +79,11 @@ internal sealed class InstructionSampler(Random random)
                 return random.Next(2) == 0 ? SetMemory(ref i, op) : SetRegister(ref i, op, R(Register.RAX));
             case OpCodeOperandKind.mem:
                 return SetMemory(ref i, op);
+            case OpCodeOperandKind.mem_offs:
+                i.SetOpKind(op, OpKind.Memory);
+                i.MemoryDisplacement64 = HostComparison.Data + 0x1000 + (ulong)random.Next(0x6000);
+                i.MemoryDisplSize = bits / 8;
+                return true;
             case OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm:
                 return SetRegister(ref i, op, R(Register.MM0, 8));
             case OpCodeOperandKind.mm_or_mem:
@@ -167,7 +172,7 @@ internal sealed class InstructionSampler(Random random)
             target = target & ~0xFFFUL | 0xFFCUL;
         switch (random.Next(6))
         {
-            case 0:
+            case 0 when bits == 64:
                 i.MemoryBase = Register.RIP;
                 i.MemoryDisplacement64 = target;
                 i.MemoryDisplSize = 8;
@@ -178,7 +183,7 @@ internal sealed class InstructionSampler(Random random)
                 i.MemoryIndexScale = 1;
                 return true;
         }
-        bool small = random.Next(5) == 0;
+        bool small = bits == 32 || random.Next(5) == 0;
         int baseNumber = PickAddressRegister(-1), indexNumber = random.Next(2) == 0 ? PickAddressRegister(baseNumber) : -1;
         int scale = 1 << random.Next(4);
         int displacement = random.Next(3) == 0 ? 0 : random.Next(2) == 0 ? random.Next(-128, 128) : random.Next(-100000, 100000);
@@ -193,7 +198,11 @@ internal sealed class InstructionSampler(Random random)
         }
         _gpr[baseNumber] = rest;
         var first = small ? Register.EAX : Register.RAX;
-        if (small)
+        if (bits == 32)
+        {
+            _gpr[baseNumber] = (uint)_gpr[baseNumber];
+        }
+        else if (small)
         {
             _gpr[baseNumber] |= Value() << 32;
             if (indexNumber >= 0)
@@ -211,7 +220,7 @@ internal sealed class InstructionSampler(Random random)
     {
         while (true)
         {
-            int n = random.Next(16);
+            int n = random.Next(bits == 64 ? 16 : 8);
             if (n != 4 && n != not)
                 return n;
         }
