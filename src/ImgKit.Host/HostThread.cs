@@ -4,15 +4,15 @@ namespace ImgKit.Host;
 public static unsafe class HostThread
 {
     private const int RusageThread = 1;
-    private const int VoluntarySwitches = 16;
+    private const int InputBlocks = 11;
 
-    /// <summary>How often the thread has given up its processor to wait for something. 0 when the kernel does not say.</summary>
-    public static long Waits
+    /// <summary>Blocks that the thread had to be brought from a disk so far, as they were not in the page cache.</summary>
+    public static long DiskReads
     {
         get
         {
             long* usage = stackalloc long[18];      // struct rusage: two timevals, then 14 longs
-            return NativeCalls.getrusage(RusageThread, usage) == 0 ? usage[VoluntarySwitches] : 0;
+            return NativeCalls.getrusage(RusageThread, usage) == 0 ? usage[InputBlocks] : 0;
         }
     }
 }

@@ -5,7 +5,7 @@ namespace ImgKit.Block.Formats.Cloop;
 /// <summary>A complete compressed loop image: read-only. Blocks are read and decompressed by any number of threads.</summary>
 internal sealed class CloopImage : BlockDevice, IImageDetails
 {
-    private const int ReadAhead = 1 << 20;
+    private const int ReadAhead = 256 << 10;
     private const int CacheBytes = 2 << 20;
 
     private readonly BlockDevice _file;

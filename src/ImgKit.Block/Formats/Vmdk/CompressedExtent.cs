@@ -13,7 +13,7 @@ internal sealed class CompressedExtent : VmdkExtent
     /// <summary>Larger grains are refused: a whole one must fit into memory.</summary>
     public const int MaxGrainSize = 64 << 20;
 
-    private const int ReadAhead = 1 << 20;
+    private const int ReadAhead = 256 << 10;
     private const int CacheBytes = 2 << 20;
 
     private readonly BlockDevice _file;

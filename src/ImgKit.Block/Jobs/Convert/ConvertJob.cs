@@ -14,10 +14,13 @@ public sealed partial class ConvertJob
     /// <summary>Bytes of a batch: large enough for few turns, and for the kernel to take its memory in large parts.</summary>
     private const int PlainBatchSize = 1 << 20;
 
-    /// <summary>The same where a batch means work, and each has room for the result, too.</summary>
+    /// <summary>The same where a batch means work, and room for what is compressed, too.</summary>
     private const int PackedBatchSize = 256 << 10;
 
-    /// <summary>Reading a batch takes longer than this only when it waits for a device; then more threads help.</summary>
+    /// <summary>Batches are made larger for larger units of a compressed source, up to this.</summary>
+    private const int MaxSourceUnit = 4 << 20;
+
+    /// <summary>When reading a batch takes longer and had to wait for a disk, more threads help.</summary>
     private static readonly TimeSpan SlowRead = TimeSpan.FromMilliseconds(5);
 
     /// <summary>Waiting this long for a turn is cheaper than having another processor fetch the data from this one's cache.</summary>
@@ -66,11 +69,12 @@ public sealed partial class ConvertJob
         _block = _compressor?.CompressionUnit ?? ZeroGranularity();
         // Leaves of the digest are hashed by the threads only where pieces start on one.
         int unit = request.Digest is not null && Digest.ContentDigest.LeafSize % _block == 0 ? Digest.ContentDigest.LeafSize : _block;
-        int size = _compressor is null ? PlainBatchSize : PackedBatchSize;
+        int sourceUnit = _source.CompressedUnit;
+        int size = Math.Max(_compressor is null && sourceUnit == 0 ? PlainBatchSize : PackedBatchSize, Math.Min(sourceUnit, MaxSourceUnit));
         _batchSize = Math.Max(size / unit, 1) * unit;
-        _plan = new ConvertPlan(_source, request, unit, _batchSize);
+        _plan = new ConvertPlan(_source, request, unit, _batchSize, sourceUnit);
         if (request.AnnounceData is { } announce)
-            announce(new ConvertPlan(_source, request, unit, _batchSize).CountData());
+            announce(new ConvertPlan(_source, request, unit, _batchSize, sourceUnit).CountData());
         // Where a format puts its clusters depends on the order of writes. A file's bytes do not, but the kernel lets one
         // thread at a time write a cached file, and taking turns costs less than contending for that.
         _ordered = _compressor is not null || request.Digest is not null || _target.Limits.ClusterSize > 0
@@ -92,12 +96,13 @@ public sealed partial class ConvertJob
     }
 
     /// <summary>Batches that so many threads keep going.</summary>
-    private static int BatchLimit(int threads) => threads == 1 ? 1 : threads * 2 + 2;
+    private static int BatchLimit(int threads) => threads == 1 ? 1 : threads + 2;
 
     private void Run()
     {
-        // More threads than processors only help to wait; they are started when there is something to wait for.
-        for (int n = Math.Min(_maxThreads, Environment.ProcessorCount) - 1; n > 0; n--)
+        // More threads than processors only help to wait; for files they are started when it turns out that there is something to wait for.
+        int threads = _source.IsLocal ? Math.Min(_maxThreads, Environment.ProcessorCount) : _maxThreads;
+        for (int n = threads - 1; n > 0; n--)
             AddThread();
         Work();
         for (int i = 0; ; i++)
@@ -147,9 +152,9 @@ public sealed partial class ConvertJob
                     if (!_plan.Fill(batch, _kernelCopies))
                         break;
                 }
-                long start = Stopwatch.GetTimestamp(), waits = HostThread.Waits;
+                long start = Stopwatch.GetTimestamp(), before = HostThread.DiskReads;
                 Read(batch);
-                if (Stopwatch.GetElapsedTime(start) > SlowRead && HostThread.Waits > waits)
+                if (Stopwatch.GetElapsedTime(start) > SlowRead && HostThread.DiskReads > before)
                     AddThread();
                 Prepare(batch);
                 if (_ordered)

@@ -32,6 +32,7 @@ internal sealed class ConvertPlan
     private readonly ConvertRequest _request;
     private readonly long _unit;
     private readonly int _batchSize;
+    private readonly int _sourceUnit;
     private long _offset;
     private long _index;
 
@@ -44,12 +45,14 @@ internal sealed class ConvertPlan
     /// <param name="request">options.</param>
     /// <param name="unit">pieces of data begin and end on a multiple of it (the target's cluster).</param>
     /// <param name="batchSize">bytes of data in a batch, a multiple of <paramref name="unit"/>.</param>
-    public ConvertPlan(JoinedSource source, ConvertRequest request, long unit, int batchSize)
+    /// <param name="sourceUnit">bytes that a compressed source gives only as a whole: batches end with them where they can. 0: none.</param>
+    public ConvertPlan(JoinedSource source, ConvertRequest request, long unit, int batchSize, int sourceUnit)
     {
         _source = source;
         _request = request;
         _unit = unit;
         _batchSize = batchSize;
+        _sourceUnit = sourceUnit;
     }
 
     /// <summary>Puts the next pieces into an empty batch and numbers it; false at the end of the disk. One thread at a time.</summary>
@@ -84,7 +87,18 @@ internal sealed class ConvertPlan
         if (kind == PieceKind.Data)
         {
             // Outward to whole units: what a data unit holds besides is read as the zeroes (or the backing data) that it is.
-            long limit = Math.Min(length, offset - offset % _unit + room);
+            long limit = offset - offset % _unit + room;
+            if (_sourceUnit > _unit && _sourceUnit % _unit == 0)
+            {
+                long whole = limit - limit % _sourceUnit;
+                if (whole <= offset && room < _batchSize)
+                {
+                    piece = default;
+                    return false;
+                }
+                limit = whole > offset ? whole : limit;
+            }
+            limit = Math.Min(length, limit);
             end = Math.Min(RoundUp(end), limit);
             while (end < limit && KindAt(end) == PieceKind.Data)
                 end = Math.Min(RoundUp(_extentEnd), limit);

@@ -16,6 +16,46 @@ internal sealed class JoinedSource
 
     public long Length => _starts[^1];
 
+    /// <summary>All parts lie in files of this host.</summary>
+    public bool IsLocal
+    {
+        get
+        {
+            foreach (var part in _parts)
+            {
+                var d = part;
+                while (d.Storage is { } below)
+                    d = below;
+                if (d is not Protocols.File.FileDevice)
+                    return false;
+            }
+            return true;
+        }
+    }
+
+    /// <summary>Bytes that have to be decompressed together, when the first data that there is has to be; else 0.</summary>
+    public int CompressedUnit
+    {
+        get
+        {
+            try
+            {
+                for (long at = 0; at < Length;)
+                {
+                    var (e, layer) = GetExtent(at, false);
+                    if (e.IsData)
+                        return (e.Kind & ExtentKind.Compressed) != 0 ? Math.Max(layer.Limits.ClusterSize, 1) : 0;
+                    at += e.Length;
+                }
+            }
+            catch (Exception e) when (e is IOException or ImageException)
+            {
+                // Whoever comes to this place again says so.
+            }
+            return 0;
+        }
+    }
+
     /// <summary>The part that holds a byte, and the byte's offset in it.</summary>
     public (BlockDevice Part, long Offset, long Left) At(long offset)
     {
