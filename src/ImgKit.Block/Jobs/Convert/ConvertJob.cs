@@ -120,8 +120,6 @@ public sealed partial class ConvertJob
             batch.Dispose();
         if (_failure is not null)
             System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_failure);
-        if (_source.Length < _target.Length && !_request.TargetIsZero && !_request.TargetHasBacking)
-            _target.WriteZeroes(_source.Length, _target.Length - _source.Length, ZeroOptions.MayUnmap);
         if (_request.AnnounceData is null)
             _request.Progress?.Report(_source.Length);
     }
