@@ -2,7 +2,9 @@ using ImgKit.Block;
 using ImgKit.Block.Jobs.Convert;
 using ImgKit.Block.Jobs.Copy;
 using ImgKit.Block.Jobs.Create;
+using ImgKit.Block.Protocols.File;
 using ImgKit.CommandLine;
+using ImgKit.Host;
 
 namespace ImgKit.Programs.Img;
 
@@ -79,12 +81,25 @@ internal sealed class DdCommand : Command
         return 0;
     }
 
+    /// <summary>Whether a name leads to the file that holds an image. (Locks do not tell: a reader shares a raw image with writers.)</summary>
+    private static bool IsHeldIn(BlockDevice image, string name)
+    {
+        while (image.Storage is { } below)
+            image = below;
+        if (image is not FileDevice file || HostFile.KindOfPath(name) != HostFileKind.Regular)
+            return false;
+        using var other = HostFile.Open(name, HostFileMode.Read);
+        return other.GetIdentity() == file.Host.GetIdentity();
+    }
+
     private static void Copy(CommonOptions common, BlockDevice source, string input, long start, long length, bool beyond, string output, string format)
     {
         if (common.Opener.Drivers.Find(format) is null)
             throw new CommandException("Unknown file format");
         var (driver, protocol) = CreateJob.DriversFor(common.Opener, output, format);
         var options = CreateOptionList.Parse(CreateOptionList.For(driver, protocol), []);
+        if (IsHeldIn(source, output))
+            throw new CommandException($"{output}: error while creating output image: '{output}' is the input, too");
         using var interrupt = new InterruptGuard(common.Opener);
         common.DropsTarget = true;
         try
