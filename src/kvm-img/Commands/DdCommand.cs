@@ -81,7 +81,7 @@ internal sealed class DdCommand : Command
         return 0;
     }
 
-    /// <summary>Whether a name leads to the file that holds an image. (Locks do not tell: a reader shares a raw image with writers.)</summary>
+    /// <summary>Whether a name leads to the file that holds an image. (The locks of a raw image do not tell: its readers share it with writers.)</summary>
     private static bool IsHeldIn(BlockDevice image, string name)
     {
         while (image.Storage is { } below)
@@ -98,7 +98,7 @@ internal sealed class DdCommand : Command
             throw new CommandException("Unknown file format");
         var (driver, protocol) = CreateJob.DriversFor(common.Opener, output, format);
         var options = CreateOptionList.Parse(CreateOptionList.For(driver, protocol), []);
-        if (IsHeldIn(source, output))
+        if (source.DriverName == "raw" && IsHeldIn(source, output))
             throw new CommandException($"{output}: error while creating output image: '{output}' is the input, too");
         using var interrupt = new InterruptGuard(common.Opener);
         common.DropsTarget = true;
