@@ -98,7 +98,7 @@ public sealed class LawTests
                 switch (r.Next(8))
                 {
                     case 0:
-                        image.WriteZeroes(offset, count, ZeroOptions.MayUnmap);
+                        image.WriteZeroes(offset, count, i % 2 == 0 ? ZeroOptions.MayUnmap : ZeroOptions.None);
                         part.Clear();
                         break;
                     case 1:
@@ -130,7 +130,7 @@ public sealed class LawTests
         string options)
     {
         var list = (ISnapshotImage)image;
-        switch (random.Next(7))
+        switch (random.Next(9))
         {
             case 0 when !options.Contains("refcount_bits=1", StringComparison.Ordinal):
                 string name = $"s{snapshots.Count}-{random.Next()}";
@@ -155,6 +155,22 @@ public sealed class LawTests
             case 4:
                 image.Dispose();
                 return Open(path, random);
+            case 6:
+                // Zeroes that keep their space among data, and then one write over them.
+                for (int i = 0; i < 8; i++)
+                {
+                    int zeroFrom = random.Next(model.Length), zeroes = random.Next(Math.Min(model.Length - zeroFrom, 20_000));
+                    image.WriteZeroes(zeroFrom, zeroes);
+                    model.AsSpan(zeroFrom, zeroes).Clear();
+                    int writeFrom = Math.Max(0, zeroFrom - random.Next(20_000)), written = random.Next(Math.Min(model.Length - writeFrom, 60_000));
+                    random.NextBytes(model.AsSpan(writeFrom, written));
+                    image.Write(writeFrom, model.AsSpan(writeFrom, written));
+                }
+                break;
+            case 7:
+                ((IEmptyableImage)image).MakeEmpty();
+                image.Read(0, model);
+                break;
             case 5:
                 int unit = ((ICompressingDevice)image).CompressionUnit;
                 byte[] packed = new byte[((ICompressingDevice)image).MaxCompressedLength];

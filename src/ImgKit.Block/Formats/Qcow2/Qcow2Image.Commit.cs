@@ -175,7 +175,8 @@ internal sealed partial class Qcow2Image
     {
         bool tables = Told("L2 table", () =>
         {
-            CommitMetadata();
+            if (_l2.DirtyCount > 0 || _dirtyL1.Count > 0)
+                CommitMetadata();
             _file.Flush();
         });
         bool counts = Told("refcount block", () =>
