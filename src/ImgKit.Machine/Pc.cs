@@ -84,6 +84,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
 
         Engine = options.Engine(_map, _systemManagementMap);
         Services.Engine = Engine;
+        memory.Reserved = Engine.ReservedRange;
         var controllers = Engine.InterruptControllers;
         var gsi = new GsiRouter();
         Services.IsaInterrupts = gsi;

@@ -45,6 +45,9 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>RAM from 4 GiB.</summary>
     public ulong HighSize => Size - LowSize;
 
+    /// <summary>Guest-physical range that the engine uses itself: the guest must be told to leave it alone. Length 0: none.</summary>
+    public (ulong Start, ulong Length) Reserved { get; set; }
+
     /// <summary>Host address of the first byte of RAM.</summary>
     public nint Base => _ram.Address;
 

@@ -14,8 +14,7 @@ internal static class E820
     internal static byte[] File(GuestMemory memory)
     {
         var entries = new List<Entry> { new(0, memory.LowSize, Ram) };
-        if (memory.HighSize > 0)
-            entries.Add(new Entry(1UL << 32, memory.HighSize, Ram));
+        AddRest(entries, memory);
         return Encode(entries);
     }
 
@@ -29,9 +28,16 @@ internal static class E820
             new(0xF0000, 0x10000, Reserved),
             new(0x100000, memory.LowSize - 0x100000, Ram),
         };
+        AddRest(entries, memory);
+        return entries;
+    }
+
+    private static void AddRest(List<Entry> entries, GuestMemory memory)
+    {
+        if (memory.Reserved.Length > 0)
+            entries.Add(new Entry(memory.Reserved.Start, memory.Reserved.Length, Reserved));
         if (memory.HighSize > 0)
             entries.Add(new Entry(1UL << 32, memory.HighSize, Ram));
-        return entries;
     }
 
     /// <summary>20 bytes an entry.</summary>
