@@ -68,6 +68,10 @@ public sealed class BlockDriver
     /// <summary>What an image of this format will take for given content (<c>measure</c>); null: not offered.</summary>
     public Func<MeasureContext, MeasureResult>? Measure { get; init; }
 
+    /// <summary>Opens an image that comes front to back through a pipe, as an <see cref="ISequentialImage"/>; gives null, and has taken nothing, when
+    /// this one cannot be read so. Null: not offered.</summary>
+    public Func<Jobs.Streams.PipeReader, BlockDevice?>? ReadStream { get; init; }
+
     /// <summary>Writes an image front to back to something that cannot seek (<c>convert ... -</c>); null: not offered.</summary>
     public Action<StreamWriteContext>? WriteStream { get; init; }
 }
@@ -194,6 +198,9 @@ public sealed class StreamWriteContext
 
     /// <summary>Told the bytes of <see cref="Source"/> that are done.</summary>
     public IProgress<long>? Progress { get; init; }
+
+    /// <summary>Receives the content on its way, or null.</summary>
+    public Jobs.Digest.ContentDigest? Digest { get; init; }
 
     /// <summary>To stop.</summary>
     public CancellationToken Cancellation { get; init; }

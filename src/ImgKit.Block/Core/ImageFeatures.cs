@@ -202,3 +202,11 @@ public interface IEmptyableImage
     /// <summary>Makes everything unallocated.</summary>
     void MakeEmpty();
 }
+
+/// <summary>An image that can be asked and read only once, front to back (a little out of order, as several threads do).</summary>
+public interface ISequentialImage
+{
+    /// <summary>Takes what is left, when all has been read.</summary>
+    /// <exception cref="ImageException">the image is not whole.</exception>
+    void Finish();
+}

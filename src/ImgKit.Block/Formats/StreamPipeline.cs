@@ -85,9 +85,14 @@ internal sealed class StreamPipeline
                 if (first >= Count)
                     return;
                 int n = (int)Math.Min(_unitsPerPiece, Count - first);
-                Prepare(first, n, data.Span, packed.Span, results);
+                var content = Prepare(first, n, data.Span, packed.Span, results);
+                var leaves = _context.Digest?.HashLeaves(first * _unit, content);
                 if (!AwaitTurn(piece))
                     return;
+                if (leaves is not null)
+                    _context.Digest!.AppendLeaves(leaves, content);
+                else
+                    _context.Digest?.Append(content);
                 for (int i = 0; i < n; i++)
                     _emit(first + i, packed.Span.Slice(i * _room, results[i].Length), results[i].Tag);
                 PassTurn(Math.Min((first + n) * _unit, _context.Source.Length));
@@ -103,7 +108,7 @@ internal sealed class StreamPipeline
         }
     }
 
-    private void Prepare(long first, int n, Span<byte> data, Span<byte> packed, (int Length, int Tag)[] results)
+    private Span<byte> Prepare(long first, int n, Span<byte> data, Span<byte> packed, (int Length, int Tag)[] results)
     {
         var source = _context.Source;
         long start = first * _unit;
@@ -120,9 +125,11 @@ internal sealed class StreamPipeline
                 continue;
             }
             int padded = (length + _padding - 1) / _padding * _padding;
+            // Only the last unit of the disk is padded: behind the content.
             data.Slice(from + length, padded - length).Clear();
             results[i] = _pack(data.Slice(from, padded), packed.Slice(i * _room, _room));
         }
+        return content;
     }
 
     /// <summary>Reads what has to be read.</summary>

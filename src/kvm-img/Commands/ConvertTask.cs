@@ -114,6 +114,7 @@ internal sealed class ConvertTask(CommonOptions common)
             throw new CommandException("Compression not supported for this file format");
         if (SkipCreate && device.Length < total)
             throw new CommandException("output file is smaller than input file");
+        bool isSequential = _sources.Any(static s => s is ISequentialImage);
         ConvertJob.Run(new ConvertRequest
         {
             Sources = _sources,
@@ -130,11 +131,19 @@ internal sealed class ConvertTask(CommonOptions common)
             Digest = digest,
             Warn = common.Quiet ? null : Report.Warning,
             Progress = progress,
-            AnnounceData = progress.IsShown ? total => progress.Total = total : null,
+            AnnounceData = progress.IsShown && !isSequential ? total => progress.Total = total : null,
         });
+        FinishSequential();
         if (CopyBitmaps)
             CopyBitmapsTo((IBitmapImage)device);
         device.Flush();
+    }
+
+    /// <summary>What comes through a pipe is whole only when its end has been seen.</summary>
+    private void FinishSequential()
+    {
+        foreach (var s in _sources)
+            (s as ISequentialImage)?.Finish();
     }
 
     private void OpenSources(string[] names, OpenSettings settings)
@@ -254,11 +263,11 @@ internal sealed class ConvertTask(CommonOptions common)
             Threads = Threads,
             Reproducible = Reproducible,
             Progress = progress,
+            Digest = digest,
         });
-        if (digest is null)
-            return;
-        string text = DigestJob.ContentDigestOf(_sources[0], Threads);
-        OutputWriter.Error.WriteLine($"{text}  -");
+        FinishSequential();
+        if (digest is not null)
+            OutputWriter.Error.WriteLine($"{digest.Finish()}  -");
     }
 
     private void CheckBitmaps()

@@ -19,6 +19,7 @@ public static class CloopFormat
         Create = CloopBuilder.Create,
         CreateOptions = CloopOptions.Declaration,
         Measure = Measure,
+        ReadStream = CloopStreamImage.TryOpen,
         WriteStream = WriteStream,
     };
 

@@ -32,7 +32,8 @@ internal sealed class Qcow2StreamWriter
     public static void Write(StreamWriteContext context)
     {
         var options = Qcow2CreateOptions.Take(context.Source.Length, context.Options.Clone());
-        if (context.Compress || options.ExtendedL2 || options.DataFile is not null || options.BackingFile is not null
+        // The tables come first, and what they say is known only after a look at all of the content.
+        if (context.Source is ISequentialImage || context.Compress || options.ExtendedL2 || options.DataFile is not null || options.BackingFile is not null
             || options.Preallocation != Preallocation.Off)
             throw new StreamNeedsSeekException();
         var writer = new Qcow2StreamWriter(context, options);
@@ -44,23 +45,24 @@ internal sealed class Qcow2StreamWriter
     private void FindData()
     {
         using var sink = new ClusterSink(this, null);
-        Convert(sink, null);
+        Convert(sink, null, null);
     }
 
     private void WriteData()
     {
         using var sink = new ClusterSink(this, _context.Output);
-        Convert(sink, _context.Progress);
+        Convert(sink, _context.Progress, _context.Digest);
         sink.Finish();
     }
 
-    private void Convert(ClusterSink sink, IProgress<long>? progress) => ConvertJob.Run(new ConvertRequest
+    private void Convert(ClusterSink sink, IProgress<long>? progress, Jobs.Digest.ContentDigest? digest) => ConvertJob.Run(new ConvertRequest
     {
         Sources = [_context.Source],
         Target = sink,
         TargetIsZero = true,
         Threads = _context.Threads,
         Progress = progress,
+        Digest = digest,
     }, _context.Cancellation);
 
     private void WriteTables()

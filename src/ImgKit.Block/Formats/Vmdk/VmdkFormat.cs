@@ -16,6 +16,7 @@ public static class VmdkFormat
         SupportsBacking = true,
         SupportsCompression = true,
         Measure = VmdkCreate.Measure,
+        ReadStream = StreamOptimizedReader.TryOpen,
         WriteStream = StreamOptimizedWriter.Write,
     };
 

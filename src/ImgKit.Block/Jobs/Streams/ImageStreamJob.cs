@@ -49,6 +49,7 @@ public static class ImageStreamJob
                 Compress = context.Compress,
                 Threads = context.Threads,
                 Progress = context.Progress,
+                Digest = context.Digest,
             }, context.Cancellation);
             target.Flush();
         }

@@ -4,7 +4,8 @@ namespace ImgKit.Block.Jobs.Streams;
 
 /// <summary>
 /// An image that comes through standard input. A redirected file is opened like any other. From a pipe, raw content is taken as it
-/// comes (<see cref="RawPipeJob"/>); other formats need to be looked at out of order and are kept in a nameless scratch file first.
+/// comes (<see cref="RawPipeJob"/>), and so are images that can be read front to back (<see cref="BlockDriver.ReadStream"/>); others
+/// need to be looked at out of order and are kept in a nameless scratch file first.
 /// </summary>
 public static class PipeSource
 {
@@ -14,7 +15,7 @@ public static class PipeSource
     /// <summary>True when standard input can be opened as a file or device.</summary>
     public static bool IsSeekable => HostFile.KindOfPath(StandardInput) is HostFileKind.Regular or HostFileKind.BlockDevice;
 
-    /// <summary>Opens the image on standard input; reads a pipe to its end first.</summary>
+    /// <summary>Opens the image on standard input; reads a pipe to its end first when its format needs that.</summary>
     /// <param name="opener">opens it.</param>
     /// <param name="format">a format's name, or null to probe.</param>
     /// <param name="settings">read-only is added.</param>
@@ -24,32 +25,38 @@ public static class PipeSource
         settings = settings with { ReadOnly = true };
         if (IsSeekable)
             return opener.Open(StandardInput, format, settings);
-        var scratch = new ScratchFile();
+        var pipe = new PipeReader(HostFile.Open(StandardInput, HostFileMode.Read));
+        ScratchFile? scratch = null;
         try
         {
+            foreach (var driver in opener.Drivers.All)
+                if ((format is null || format == driver.Name) && driver.ReadStream?.Invoke(pipe) is { } stream)
+                    return stream;
+            scratch = new ScratchFile();
+            using (pipe)
             using (var spool = HostFile.Open(scratch.Path, HostFileMode.ReadWrite))
-            using (var pipe = HostFile.Open(StandardInput, HostFileMode.Read))
             {
                 using var buffer = new AlignedBuffer(1 << 20);
-                long at = 0;
-                for (int n; (n = pipe.ReadStream(buffer.Span)) > 0; at += n)
+                for (int n; (n = pipe.Take(buffer.Span)) > 0;)
                 {
                     cancellation.ThrowIfCancellationRequested();
                     if (!ZeroBuffer.IsZero(buffer.Span[..n]))
-                        spool.Write(at, buffer.Span[..n]);
+                        spool.Write(pipe.Position - n, buffer.Span[..n]);
                 }
-                spool.SetLength(at);
+                spool.SetLength(pipe.Position);
             }
             return new Owner(opener.Open(scratch.Path, format, settings), scratch);
         }
         catch (HostException e)
         {
-            scratch.Dispose();
+            scratch?.Dispose();
+            pipe.Dispose();
             throw new ImageException(ImageErrorKind.Io, $"Could not read standard input: {e.Message}", "-", inner: e) { Errno = e.Errno };
         }
         catch
         {
-            scratch.Dispose();
+            scratch?.Dispose();
+            pipe.Dispose();
             throw;
         }
     }

@@ -54,6 +54,7 @@ internal sealed class SequentialSink(Stream output, long length) : BlockDevice
             TargetIsZero = true,
             Threads = context.Threads,
             Progress = context.Progress,
+            Digest = context.Digest,
         }, context.Cancellation);
         sink.Finish();
         sink.Flush();
