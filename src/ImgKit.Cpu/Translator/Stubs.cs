@@ -241,6 +241,8 @@ internal sealed unsafe class Stubs
         _e.Bytes([0x48, 0x81, 0xE4, 0x00, 0x00, 0xFF, 0xFF]); // and rsp,-65536
         _e.Lea(Host.Rsp, Host.Rsp, -1, 0, Layout.StackTag, true);
         LoadGuest();
+        // What the jump cache gave checks this.
+        _e.LoadGs(Host.Rbp, Layout.Rip);
         _e.Gs(0xFF, 4, Layout.ResumeAt, false); // jmp
         return start;
     }

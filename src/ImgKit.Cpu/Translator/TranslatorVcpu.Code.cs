@@ -19,10 +19,16 @@ public sealed unsafe partial class TranslatorVcpu
         private int _count;
 
         /// <summary>Blocks of the page before whose one instruction ends in this page.</summary>
-        public readonly List<Block> Crossing = [];
+        public List<Block> Crossing => _crossing ??= [];
+
+        private List<Block>? _crossing;
 
         /// <summary>Blocks that are gone, by what they were: when it is translated again, their entry jumps there.</summary>
-        public readonly Dictionary<(ulong Rip, ulong Mode), List<Block>> Retired = [];
+        public Dictionary<(ulong Rip, ulong Mode), List<Block>> Retired => _retired ??= [];
+
+        public bool HasRetired => _retired != null;
+
+        private Dictionary<(ulong Rip, ulong Mode), List<Block>>? _retired;
 
         /// <summary>A bit for each byte that some block was made from.</summary>
         private readonly ulong[] _covered = new ulong[64];
@@ -80,7 +86,9 @@ public sealed unsafe partial class TranslatorVcpu
                 if (entry.Block != null)
                     yield return entry.Block;
             }
-            foreach (var block in Crossing)
+            if (_crossing == null)
+                yield break;
+            foreach (var block in _crossing)
                 yield return block;
         }
 
@@ -205,8 +213,21 @@ public sealed unsafe partial class TranslatorVcpu
         }
     }
 
-    /// <summary>Code for the present RIP: from the jump cache, known, or translated now; null when a fault was delivered instead.</summary>
+    /// <summary>Code for the present RIP, entered with RIP in RBP: what the jump cache has may be for another RIP, and then comes back
+    /// for <see cref="LookUpCode"/>.</summary>
     private byte* FindCode()
+    {
+        if (_mode.Is64 && !_stepping)
+        {
+            byte* entry = *JumpEntry(_slotIndex, JumpIndex(_c->Rip));
+            if (entry != CodeArena.Stubs.LookupRbp)
+                return entry;
+        }
+        return LookUpCode();
+    }
+
+    /// <summary>Code for the present RIP: known, or translated now; null when a fault was delivered instead.</summary>
+    private byte* LookUpCode()
     {
         var block = FindBlock(out bool global);
         if (block == null)
@@ -283,7 +304,7 @@ public sealed unsafe partial class TranslatorVcpu
             return null;
         }
         if (page == null)
-            return FindCode();
+            return LookUpCode();
         var block = FindPage((ulong)page)?.Find(rip, _mode.Key | BlockTranslator.CarefulKey) ?? Translate(rip, linear, page, true);
         return block == null ? null : block.Code;
     }
@@ -393,7 +414,7 @@ public sealed unsafe partial class TranslatorVcpu
         if (page == block.PhysicalPage)
         {
             codePage.Add(block);
-            if (block.SecondPage < 0 && codePage.Retired.TryGetValue(key, out var retired))
+            if (block.SecondPage < 0 && codePage.HasRetired && codePage.Retired.TryGetValue(key, out var retired))
             {
                 foreach (var old in retired)
                     Redirect(old, block.Code);

@@ -312,7 +312,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                 case ExitReason.Lookup:
                     if (_c->KeepRunning != 0 && !step)
                     {
-                        code = FindCode();
+                        code = LookUpCode();
                         if (code != null)
                             continue;
                     }
