@@ -174,7 +174,7 @@ internal sealed unsafe partial class Interpreter
                 if (raised && IsMemory(0))
                     WriteMemory(result, 2);
                 else if (raised)
-                    Set(_i.Op0Register, result);
+                    SetNumber(Number(_i.Op0Register), result, 2);
                 SetFlag(Flags.Zf, raised);
                 return;
             }

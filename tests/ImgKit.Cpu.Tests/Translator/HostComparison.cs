@@ -25,8 +25,8 @@ internal sealed unsafe partial class HostComparison : IDisposable
     private readonly CpuState _state = new();
     private readonly byte[] _before = new byte[DataSize], _after = new byte[DataSize];
 
-    /// <param name="bits">64, or 32: then the host runs the code in compatibility mode, by a far jump to Linux's segment for it, and the
-    /// guest in protected mode.</param>
+    /// <param name="bits">64, or less: then the host runs the code in compatibility mode, by a far jump to Linux's segment for it (or, for
+    /// 16, one of the local descriptor table), and the guest in protected mode.</param>
     public HostComparison(int bits = 64)
     {
         _bits = bits;
@@ -34,6 +34,11 @@ internal sealed unsafe partial class HostComparison : IDisposable
         if (map != (nint)Region)
             throw new InvalidOperationException("the region is taken");
         _board = new Board(1 << 20, "max", new MemoryRegion(Region, RegionSize, (nint)Region, MemoryKind.Ram));
+        if (bits == 16)
+        {
+            SetDescriptor(0, Code, 2);
+            SetDescriptor(1, Data, 0);
+        }
         EmitStub();
         // Identity map of the first GiB with 2 MiB pages.
         ulong* tables = (ulong*)(_board.Ram + PageTables);
@@ -55,6 +60,23 @@ internal sealed unsafe partial class HostComparison : IDisposable
     [LibraryImport("libc", EntryPoint = "munmap")]
     private static partial int Munmap(nint address, nuint length);
 
+    // struct user_desc of Linux: entry, base, limit, then bits: 32-bit, contents (2), read-only, limit in pages, absent, useable.
+    private static void SetDescriptor(uint entry, ulong start, uint contents)
+    {
+        uint* descriptor = stackalloc uint[4];
+        descriptor[0] = entry;
+        descriptor[1] = (uint)start;
+        descriptor[2] = 0xFFFF;
+        // Data with 32-bit stack pointers: what the kernel returns to needs no care then.
+        descriptor[3] = contents << 1 | 1 << 6 | (contents == 0 ? 1u : 0);
+        const int modifyLdt = 154;
+        if (Syscall(modifyLdt, 1, descriptor, 16) != 0)
+            throw new InvalidOperationException("no segments of 16-bit code on this host");
+    }
+
+    [LibraryImport("libc", EntryPoint = "syscall")]
+    private static partial nint Syscall(nint number, nint function, void* pointer, nint size);
+
     private void EmitStub()
     {
         var a = new Assembler(64);
@@ -67,11 +89,12 @@ internal sealed unsafe partial class HostComparison : IDisposable
         a.mov(AssemblerRegisters.eax, 7);
         a.xor(AssemblerRegisters.edx, AssemblerRegisters.edx);
         a.xrstor64(AssemblerRegisters.__[State + XsaveOffset]);
-        if (_bits == 32)
+        if (_bits != 64)
         {
-            a.mov(AssemblerRegisters.ecx, 0x2B);
+            a.mov(AssemblerRegisters.ecx, _bits == 32 ? 0x2B : 0xF);
             a.mov(AssemblerRegisters.ds, AssemblerRegisters.ecx);
             a.mov(AssemblerRegisters.es, AssemblerRegisters.ecx);
+            a.mov(AssemblerRegisters.ss, AssemblerRegisters.ecx);
         }
         a.push(AssemblerRegisters.__qword_ptr[State + FlagsOffset]);
         a.popfq();
@@ -81,8 +104,8 @@ internal sealed unsafe partial class HostComparison : IDisposable
             a.jmp(Code);
         else
             a.db(0xFF, 0x2C, 0x25, (byte)(FarPointer & 0xFF), (byte)(FarPointer >> 8 & 0xFF), (byte)(FarPointer >> 16 & 0xFF), (byte)(FarPointer >> 24));
-        *(uint*)FarPointer = (uint)Code;
-        *(ushort*)(FarPointer + 4) = 0x23;
+        *(uint*)FarPointer = _bits == 32 ? (uint)Code : 0;
+        *(ushort*)(FarPointer + 4) = (ushort)(_bits == 32 ? 0x23 : 7);
         byte* back = (byte*)Epilogue32;
         *back = 0xEA;
         *(uint*)(back + 1) = (uint)Epilogue;
@@ -91,6 +114,11 @@ internal sealed unsafe partial class HostComparison : IDisposable
         a = new Assembler(64);
         for (int i = 0; i < 16; i++)
             a.mov(AssemblerRegisters.__qword_ptr[State + (ulong)(i * 8)], new AssemblerRegister64(Register.RAX + i));
+        if (_bits != 64)
+        {
+            a.mov(AssemblerRegisters.ecx, 0x2B);
+            a.mov(AssemblerRegisters.ss, AssemblerRegisters.ecx);
+        }
         a.mov(AssemblerRegisters.rsp, AssemblerRegisters.__qword_ptr[State + HostStackOffset]);
         a.pushfq();
         a.pop(AssemblerRegisters.__qword_ptr[State + FlagsOffset]);
@@ -134,7 +162,15 @@ internal sealed unsafe partial class HostComparison : IDisposable
         Xsave.CopyTo(new Span<byte>((void*)(State + XsaveOffset), 832));
         // Native: a jump to the epilogue follows.
         at[code.Length] = 0xE9;
+        if (_bits == 16)
+        {
+            at[code.Length] = 0x66;
+            new ReadOnlySpan<byte>((void*)Epilogue32, 7).CopyTo(new Span<byte>(at + code.Length + 1, 7));
+        }
+        else
+        {
         *(int*)(at + code.Length + 1) = (int)((_bits == 64 ? Epilogue : Epilogue32) - (Code + (ulong)code.Length + 5));
+        }
         ((delegate* unmanaged<void>)Stub)();
         DataSpan.CopyTo(_after);
 
@@ -146,7 +182,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
         var exit = _board.Cpu.Run();
         _board.Cpu.GetState(_state);
         var text = new System.Text.StringBuilder();
-        if (exit != VcpuExit.Halted || _state.Rip != Code + (ulong)code.Length + 1)
+        if (exit != VcpuExit.Halted || _state.Rip != (_bits == 16 ? 0 : Code) + (ulong)code.Length + 1)
             text.Append($"exit {exit} {_board.Cpu.Failure} at {_state.Rip:x} (cr2 {_state.Cr2:x}) {_board.Cpu.FailureDetail}; ");
         for (int i = 0; i < (_bits == 64 ? 16 : 8); i++)
         {
@@ -205,6 +241,14 @@ internal sealed unsafe partial class HostComparison : IDisposable
         s.Cr4 = 0x406A0;
         s.Xcr0 = 7;
         s.Msrs[0xC0000080] = 0x500;
+        if (_bits == 16)
+        {
+            s.Rip = 0;
+            s.Segments[1] = new SegmentRegister(8, Code, 0xFFFF, 0x009B);
+            s.Segments[0] = s.Segments[2] = s.Segments[3] = new SegmentRegister(0x10, Data, 0xFFFF, 0x4093);
+            s.Cr0 = 0x33;
+            s.Msrs[0xC0000080] = 0;
+        }
         if (_bits == 32)
         {
             s.Segments[1] = new SegmentRegister(8, 0, uint.MaxValue, 0xC09B);

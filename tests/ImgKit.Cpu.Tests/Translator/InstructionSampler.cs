@@ -7,6 +7,9 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
 {
     private readonly ulong[] _gpr = new ulong[16];
 
+    /// <summary>What offsets of memory operands are relative to: 16-bit code has its data at the segment's beginning.</summary>
+    private readonly ulong _data = bits == 16 ? 0 : HostComparison.Data;
+
     public ulong[] Gpr => _gpr;
 
     private static readonly ulong[] Corners =
@@ -37,7 +40,7 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
         if (info.CanUseLockPrefix && instruction.Op0Kind == OpKind.Memory && random.Next(4) == 0)
             instruction.HasLockPrefix = true;
         var bytes = new Writer();
-        return Encoder.Create(bits, bytes).TryEncode(instruction, HostComparison.Code, out _, out _) ? bytes.Bytes.ToArray() : null;
+        return Encoder.Create(bits, bytes).TryEncode(instruction, bits == 16 ? 0 : HostComparison.Code, out _, out _) ? bytes.Bytes.ToArray() : null;
     }
 
     private Register R(Register first, int count = 16) => first + random.Next(bits == 64 ? count : 8);
@@ -81,7 +84,7 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
                 return SetMemory(ref i, op);
             case OpCodeOperandKind.mem_offs:
                 i.SetOpKind(op, OpKind.Memory);
-                i.MemoryDisplacement64 = HostComparison.Data + 0x1000 + (ulong)random.Next(0x6000);
+                i.MemoryDisplacement64 = _data + 0x1000 + (ulong)random.Next(0x6000);
                 i.MemoryDisplSize = bits / 8;
                 return true;
             case OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm:
@@ -165,7 +168,7 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
     {
         i.SetOpKind(op, OpKind.Memory);
         bool vector = i.Code.ToOpCode().Encoding != EncodingKind.Legacy || i.MemorySize.GetSize() >= 16;
-        ulong target = HostComparison.Data + 0x1000 + (ulong)random.Next(0x6000);
+        ulong target = _data + 0x1000 + (ulong)random.Next(0x6000);
         if (vector || random.Next(2) == 0)
             target &= ~63UL;
         else if (random.Next(8) == 0)
@@ -179,11 +182,16 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
                 return true;
             case 1:
                 i.MemoryDisplacement64 = target;
-                i.MemoryDisplSize = 4;
+                i.MemoryDisplSize = bits == 16 && random.Next(2) == 0 ? 2 : 4;
                 i.MemoryIndexScale = 1;
                 return true;
         }
-        bool small = bits == 32 || random.Next(5) == 0;
+        if (bits == 16 && random.Next(3) != 0)
+        {
+            SetMemory16(ref i, target, vector);
+            return true;
+        }
+        bool small = bits != 64 || random.Next(5) == 0;
         int baseNumber = PickAddressRegister(-1), indexNumber = random.Next(2) == 0 ? PickAddressRegister(baseNumber) : -1;
         int scale = 1 << random.Next(4);
         int displacement = random.Next(3) == 0 ? 0 : random.Next(2) == 0 ? random.Next(-128, 128) : random.Next(-100000, 100000);
@@ -198,7 +206,7 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
         }
         _gpr[baseNumber] = rest;
         var first = small ? Register.EAX : Register.RAX;
-        if (bits == 32)
+        if (bits != 64)
         {
             _gpr[baseNumber] = (uint)_gpr[baseNumber];
         }
@@ -214,6 +222,38 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
         i.MemoryDisplacement64 = (ulong)displacement;
         i.MemoryDisplSize = displacement == 0 ? 0 : displacement == (sbyte)displacement ? 1 : 4;
         return true;
+    }
+
+    /// <summary>One of the eight forms of 16-bit addressing; the registers' upper halves do not count.</summary>
+    private void SetMemory16(ref Instruction i, ulong target, bool vector)
+    {
+        var (first, second) = random.Next(8) switch
+        {
+            0 => (Register.BX, Register.SI),
+            1 => (Register.BX, Register.DI),
+            2 => (Register.BP, Register.SI),
+            3 => (Register.BP, Register.DI),
+            4 => (Register.SI, Register.None),
+            5 => (Register.DI, Register.None),
+            6 => (Register.BP, Register.None),
+            _ => (Register.BX, Register.None),
+        };
+        int displacement = random.Next(3) == 0 && first != Register.BP ? 0 : random.Next(2) == 0 ? random.Next(-128, 128) : random.Next(-30000, 30000);
+        if (vector)
+            displacement &= ~63;
+        ulong rest = target - (ulong)displacement;
+        if (second != Register.None)
+        {
+            ulong index = (ulong)random.Next(0x10000) & (vector ? ~63UL : ulong.MaxValue);
+            _gpr[second - Register.AX] = _gpr[second - Register.AX] & 0xFFFF0000 | index;
+            rest -= index;
+        }
+        _gpr[first - Register.AX] = _gpr[first - Register.AX] & 0xFFFF0000 | rest & 0xFFFF;
+        i.MemoryBase = first;
+        i.MemoryIndex = second;
+        i.MemoryIndexScale = 1;
+        i.MemoryDisplacement64 = (ushort)displacement;
+        i.MemoryDisplSize = displacement == 0 && (first != Register.BP || second != Register.None) ? 0 : displacement == (sbyte)displacement ? 1 : 2;
     }
 
     private int PickAddressRegister(int not)

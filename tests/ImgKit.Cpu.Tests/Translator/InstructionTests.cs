@@ -13,7 +13,7 @@ public sealed class InstructionTests
     private static bool IsComparable(Code code, int bits)
     {
         var info = code.ToOpCode();
-        if (!info.IsInstruction || !(bits == 64 ? info.Mode64 : info.Mode32) || info.IsPrivileged || code == Code.INVALID || info.Encoding == EncodingKind.EVEX)
+        if (!info.IsInstruction || !(bits switch { 64 => info.Mode64, 32 => info.Mode32, _ => info.Mode16 }) || info.IsPrivileged || code == Code.INVALID || info.Encoding == EncodingKind.EVEX)
             return false;
         var instruction = new Instruction { Code = code };
         if (instruction.FlowControl != FlowControl.Next || instruction.IsPrivileged || instruction.IsStackInstruction || instruction.IsVsib)
@@ -42,6 +42,7 @@ public sealed class InstructionTests
     [Theory]
     [InlineData(64)]
     [InlineData(32)]
+    [InlineData(16)]
     public void Every_form_does_what_the_processor_does(int bits)
     {
         var random = new Random(bits);
