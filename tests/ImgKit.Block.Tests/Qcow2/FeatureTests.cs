@@ -222,6 +222,31 @@ public sealed class FeatureTests
     }
 
     [Fact]
+    public void A_shrunk_image_keeps_no_empty_count_blocks()
+    {
+        using var folder = new TestData.Folder();
+        string path = folder.File("a.qcow2");
+        Images.Create(path, 4 << 20, "cluster_size=512,refcount_bits=64");
+        using (var image = Images.Open(path))
+        {
+            var random = new Random(5);
+            // Data that goes lies among data that stays.
+            for (int i = 0; i < 300; i++)
+                image.Write(random.Next(3) == 0 ? random.Next(100) << 10 : (1 << 20) + (random.Next(3000) << 10), TestData.Mixed(1024, i));
+            image.Resize(1 << 20);
+        }
+        Qemu.CheckClean(path);
+        using var file = File.OpenHandle(path);
+        byte[] header = ReadAt(file, 0, 104);
+        long table = System.Buffers.Binary.BinaryPrimitives.ReadInt64BigEndian(header.AsSpan(48));
+        int clusters = System.Buffers.Binary.BinaryPrimitives.ReadInt32BigEndian(header.AsSpan(56));
+        byte[] entries = ReadAt(file, table, clusters * 512);
+        for (int i = 0; i < entries.Length; i += 8)
+            if (System.Buffers.Binary.BinaryPrimitives.ReadInt64BigEndian(entries.AsSpan(i)) is var at and not 0)
+                Assert.False(ZeroBuffer.IsZero(ReadAt(file, at, 512)));
+    }
+
+    [Fact]
     public void A_shrunk_image_gives_its_space_back_quickly()
     {
         using var folder = new TestData.Folder();

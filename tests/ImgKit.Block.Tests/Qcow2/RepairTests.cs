@@ -76,6 +76,93 @@ public sealed class RepairTests
     }
 
     [Fact]
+    public void Compressed_data_is_not_put_where_an_entry_cannot_say()
+    {
+        // 2 MiB clusters: an entry for compressed data reaches to 512 TiB. All before that is said to be in use.
+        var memory = new MemoryProtocol();
+        var opener = memory.Opener();
+        Create(opener, "mem:a", 4 << 20, "cluster_size=2M,refcount_bits=1");
+        var file = new Sparse(((RecordingDevice)memory.Devices["a"]).Snapshot());
+        byte[] full = new byte[2 << 20];
+        full.AsSpan().Fill(0xFF);
+        byte[] entry = new byte[8];
+        for (int i = 0; i < 16; i++)
+        {
+            long at = i == 0 ? 4 << 20 : (3L + i) * (2 << 20);
+            BinaryPrimitives.WriteInt64BigEndian(entry, at);
+            file.Write((2 << 20) + i * 8, entry);
+            file.Write(at, full);
+        }
+        memory.Devices["a"] = file;
+        using var image = opener.Open("mem:a", "qcow2", new OpenSettings());
+        var packer = (ICompressingDevice)image;
+        byte[] packed = new byte[packer.MaxCompressedLength];
+        int n = packer.Compress(new byte[2 << 20], packed);
+        Assert.Equal(27, Assert.Throws<ImageException>(() => packer.WriteCompressed(0, packed.AsSpan(0, n), 2 << 20)).Errno);
+        image.Write(0, [7, 8, 9]);
+        image.Flush();
+        byte[] back = new byte[3];
+        image.Read(0, back);
+        Assert.Equal([7, 8, 9], back);
+    }
+
+    /// <summary>A file in memory that is mostly holes.</summary>
+    private sealed class Sparse(byte[] start) : BlockDevice
+    {
+        private const int Page = 1 << 16;
+        private readonly Dictionary<long, byte[]> _pages = Cut(start);
+        private long _length = start.Length;
+
+        public override string DriverName => "sparse";
+
+        public override long Length => _length;
+
+        public override void Read(long offset, Span<byte> destination)
+        {
+            for (int n; !destination.IsEmpty; destination = destination[n..], offset += n)
+            {
+                int inside = (int)(offset % Page);
+                n = Math.Min(destination.Length, Page - inside);
+                if (_pages.TryGetValue(offset / Page, out byte[]? page))
+                    page.AsSpan(inside, n).CopyTo(destination);
+                else
+                    destination[..n].Clear();
+            }
+        }
+
+        public override void Write(long offset, ReadOnlySpan<byte> source)
+        {
+            for (int n; !source.IsEmpty; source = source[n..], offset += n)
+            {
+                int inside = (int)(offset % Page);
+                n = Math.Min(source.Length, Page - inside);
+                if (!_pages.TryGetValue(offset / Page, out byte[]? page))
+                    _pages[offset / Page] = page = new byte[Page];
+                source[..n].CopyTo(page.AsSpan(inside));
+                _length = Math.Max(_length, offset + n);
+            }
+        }
+
+        public override void Resize(long length, ResizeOptions options = default) => _length = length;
+
+        public override void Flush()
+        {
+        }
+
+        private static Dictionary<long, byte[]> Cut(byte[] bytes)
+        {
+            var pages = new Dictionary<long, byte[]>();
+            for (int at = 0; at < bytes.Length; at += Page)
+            {
+                byte[] page = new byte[Page];
+                bytes.AsSpan(at, Math.Min(Page, bytes.Length - at)).CopyTo(page);
+                pages[at / Page] = page;
+            }
+            return pages;
+        }
+    }
+
+    [Fact]
     public void Data_and_space_kept_for_zeroes_are_written_at_once()
     {
         var memory = new MemoryProtocol();

@@ -149,7 +149,7 @@ internal static class Qcow2Creator
     private static void CreateDataFile(CreateContext context, Qcow2CreateOptions o)
     {
         using var data = context.Opener.CreateFile(o.DataFile!, 0);
-        if (o.Preallocation is Preallocation.Falloc or Preallocation.Full || o.DataFileRaw || o.Preallocation == Preallocation.Metadata)
+        if (o.Size > 0)
             data.Resize(o.Size, new ResizeOptions(o.Preallocation is Preallocation.Falloc or Preallocation.Full ? o.Preallocation : Preallocation.Off));
     }
 

@@ -58,7 +58,7 @@ internal sealed partial class RefcountStore
         return any;
     }
 
-    /// <summary>Frees the blocks at the end that count nothing but themselves.</summary>
+    /// <summary>Frees the blocks that count nothing but themselves: those at the end, and those that changed lately.</summary>
     /// <returns>the last cluster in use.</returns>
     public long DropEmptyTail()
     {
@@ -81,6 +81,7 @@ internal sealed partial class RefcountStore
         }
         if (dropped.Count > 0)
             DropBlocks(dropped);
+        DropEmptyInMemory();
         // Blocks may have lain behind what they count.
         for (long i = _table.Length - 1; i >= 0; i--)
         {
@@ -91,6 +92,25 @@ internal sealed partial class RefcountStore
                 return i * per + used;
         }
         return last;
+    }
+
+    /// <summary>Frees blocks among the others that count nothing but themselves. What lost its last count just now is in memory.</summary>
+    private void DropEmptyInMemory()
+    {
+        var empty = new List<long>();
+        do
+        {
+            empty.Clear();
+            foreach (var (i, b) in _blocks)
+            {
+                long own = b.Offset >> _clusterBits;
+                if (LastUsed(b.Data, own / EntriesPerBlock == i ? (int)(own % EntriesPerBlock) : -1) < 0)
+                    empty.Add(i);
+            }
+            if (empty.Count > 0)
+                DropBlocks(empty);
+        }
+        while (empty.Count > 0);
     }
 
     private long LastUsed(ReadOnlySpan<byte> block, int except)

@@ -223,6 +223,13 @@ internal sealed partial class RefcountStore
         }
         if (at == 0)
             at = Allocate(DivUp(size, ClusterSize), "compressed cluster");
+        // An entry for compressed data has fewer bits for the place than others have.
+        if (at + size > 1L << (62 - (_clusterBits - 8)))
+        {
+            Decrement(at >> _clusterBits, ((at + size - 1) >> _clusterBits) - (at >> _clusterBits) + 1, FreeReason.Other);
+            _byteOffset = 0;
+            throw new ImageException(ImageErrorKind.Unsupported, "File too large", _image.FileName, at) { Errno = 27 };
+        }
         _byteOffset = ((at + size) & (ClusterSize - 1)) == 0 ? 0 : at + size;
         return at;
     }
