@@ -104,10 +104,18 @@ public static unsafe class Descriptors
     {
         Native.SetSession();
         int nothing = OpenBoth("/dev/null");
+        // The runtime keeps copies of the standard descriptors; whoever reads our output to its end must not wait for them.
+        string?[] standard = [.. Enumerable.Range(1, 2).Select(Target)];
+        foreach (string path in Directory.GetFiles("/proc/self/fd"))
+            if (int.TryParse(Path.GetFileName(path), out int fd) && fd > 2 && fd != nothing && Target(fd) is { } target
+                && target.StartsWith("pipe:", StringComparison.Ordinal) && standard.Contains(target))
+                Native.Duplicate(nothing, fd);
         for (int i = 0; i < 3; i++)
             Native.Duplicate(nothing, i);
         Close(nothing);
     }
+
+    private static string? Target(int descriptor) => new FileInfo($"/proc/self/fd/{descriptor}").LinkTarget;
 
     /// <summary>Closes a descriptor.</summary>
     public static void Close(int descriptor) => Native.Close(descriptor);

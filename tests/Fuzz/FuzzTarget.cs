@@ -24,5 +24,10 @@ internal static class FuzzTargets
         new Targets.ImageTarget("cloop", Targets.CloopSeeds.Make, writable: false),
         new Targets.NbdServerTarget(),
         new Targets.NbdClientTarget(),
+        Targets.DeviceTarget.Ide,
+        Targets.DeviceTarget.Floppy,
+        Targets.DeviceTarget.Scsi,
+        Targets.DeviceTarget.Virtio,
+        Targets.DeviceTarget.FirmwareConfig,
     ];
 }

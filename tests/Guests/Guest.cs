@@ -97,6 +97,23 @@ internal sealed class Guest : IDisposable
         }
     }
 
+    private readonly List<JsonElement> _events = [];
+
+    /// <summary>Waits for an event of the monitor, which must have been spoken to before it, and takes it.</summary>
+    internal JsonElement WaitForEvent(string name, int seconds)
+    {
+        int at = -1;
+        WaitFor(() =>
+        {
+            Qmp("query-status");
+            at = _events.FindIndex(e => e.GetProperty("event").GetString() == name);
+            return at >= 0;
+        }, $"event {name}", seconds);
+        var found = _events[at];
+        _events.RemoveAt(at);
+        return found;
+    }
+
     internal JsonElement Qmp(string command, object? arguments = null)
     {
         if (_reader == null)
@@ -117,6 +134,8 @@ internal sealed class Guest : IDisposable
         {
             string line = _reader!.ReadLine() ?? throw new IOException("the monitor is gone: " + _errors);
             var answer = JsonDocument.Parse(line).RootElement;
+            if (answer.TryGetProperty("event", out _))
+                _events.Add(answer);
             if (answer.TryGetProperty("error", out var error))
                 throw new InvalidOperationException($"{command}: {error}");
             if (answer.TryGetProperty("return", out var result))

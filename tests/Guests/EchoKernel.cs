@@ -1,0 +1,140 @@
+using System.Diagnostics;
+
+namespace ImgKit.Guests;
+
+/// <summary>A guest of a few hundred bytes, for what the program around it does. It writes "ready" to the first serial port and does what it is told
+/// there by single letters; everything else it sends back.</summary>
+/// <remarks>q: ends the process with status 3. r: resets. w: writes sector 1 of the first IDE disk, and answers K or E. t: the date in CMOS memory.</remarks>
+internal static class EchoKernel
+{
+    /// <summary>The kernel's file, made once by as and ld.</summary>
+    internal static string Path { get; } = Make();
+
+    private const string Source = """
+            .set MAGIC, 0x1BADB002
+            .section .text
+            .long MAGIC, 0, -MAGIC
+            .globl _start
+        _start:
+            movl $0x280000, %esp
+            movl $ready, %esi
+        1:  lodsb
+            testb %al, %al
+            jz next
+            call put
+            jmp 1b
+        ready: .asciz "ready\n"
+        put:
+            movb %al, %bl
+            movw $0x3FD, %dx
+        2:  inb %dx, %al
+            testb $0x20, %al
+            jz 2b
+            movb %bl, %al
+            movw $0x3F8, %dx
+            outb %al, %dx
+            ret
+        next:
+            movw $0x3FD, %dx
+            inb %dx, %al
+            testb $1, %al
+            jz next
+            movw $0x3F8, %dx
+            inb %dx, %al
+            cmpb $'q', %al
+            je quit
+            cmpb $'r', %al
+            je reset
+            cmpb $'w', %al
+            je write
+            cmpb $'t', %al
+            je date
+            call put
+            jmp next
+        quit:
+            movw $0x501, %dx
+            movl $1, %eax
+            outl %eax, %dx
+            jmp next
+        reset:
+            movw $0xCF9, %dx
+            movb $6, %al
+            outb %al, %dx
+            jmp next
+        hex:
+            movb %al, %cl
+            shrb $4, %al
+            call digit
+            movb %cl, %al
+            andb $15, %al
+        digit:
+            addb $'0', %al
+            jmp put
+        date:
+            movb $9, %ch
+        3:  movb %ch, %al
+            outb %al, $0x70
+            inb $0x71, %al
+            call hex
+            decb %ch
+            cmpb $6, %ch
+            jne 3b
+            movb $'.', %al
+            call put
+            jmp next
+        write:
+            movw $0x1F2, %dx
+            movb $1, %al
+            outb %al, %dx
+            incw %dx
+            outb %al, %dx
+            incw %dx
+            xorb %al, %al
+            outb %al, %dx
+            incw %dx
+            outb %al, %dx
+            incw %dx
+            movb $0xE0, %al
+            outb %al, %dx
+            incw %dx
+            movb $0x30, %al
+            outb %al, %dx
+        4:  inb %dx, %al
+            testb $0x80, %al
+            jnz 4b
+            movl $256, %ecx
+            movw $0x1F0, %dx
+            movw $0xA5A5, %ax
+        5:  outw %ax, %dx
+            loop 5b
+            movw $0x1F7, %dx
+        6:  inb %dx, %al
+            testb $0x80, %al
+            jnz 6b
+            testb $1, %al
+            movb $'K', %al
+            jz 7f
+            movb $'E', %al
+        7:  call put
+            jmp next
+
+        """;
+
+    private static string Make()
+    {
+        string folder = Directory.CreateTempSubdirectory("echo").FullName;
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => Directory.Delete(folder, true);
+        string source = System.IO.Path.Combine(folder, "kernel.s"), code = System.IO.Path.Combine(folder, "kernel.o"), kernel = System.IO.Path.Combine(folder, "kernel");
+        File.WriteAllText(source, Source);
+        Run("as", "--32", "-o", code, source);
+        Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", kernel, code);
+        return kernel;
+    }
+
+    private static void Run(string program, params string[] arguments)
+    {
+        using var process = Process.Start(program, arguments);
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+}

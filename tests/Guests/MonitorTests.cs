@@ -1,0 +1,161 @@
+using System.Diagnostics;
+using System.Text.Json;
+
+namespace ImgKit.Guests;
+
+/// <summary>The monitors' commands, each for what it does to a machine.</summary>
+public sealed class MonitorTests : IDisposable
+{
+    private readonly string _folder = Directory.CreateTempSubdirectory("monitor").FullName;
+
+    public void Dispose() => Directory.Delete(_folder, true);
+
+    private string At(string name) => Path.Combine(_folder, name);
+
+    private string Image(string name, int megabytes = 1)
+    {
+        File.WriteAllBytes(At(name), new byte[megabytes << 20]);
+        return At(name);
+    }
+
+    private static Guest Stopped(params string[] arguments) => new(["-m", "16", "-S", "-kernel", EchoKernel.Path, .. arguments]);
+
+    private static string Hmp(Guest guest, string line) =>
+        guest.Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = line }).GetString()!
+            .Replace("\r", "", StringComparison.Ordinal);
+
+    private static void Run(string program, params string[] arguments)
+    {
+        using var process = Process.Start(program, arguments);
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+
+    private static JsonElement Block(Guest guest, string device) =>
+        guest.Qmp("query-block").EnumerateArray().Single(b => b.GetProperty("device").GetString() == device);
+
+    [Fact]
+    public void Info_tells_what_the_machine_is()
+    {
+        using var guest = Stopped("-name", "box", "-uuid", "11223344-5566-7788-99aa-bbccddeeff00", "-smp", "2", "-drive", $"file={Image("disk")},format=raw");
+        Assert.Contains("paused", Hmp(guest, "info status"));
+        Assert.StartsWith("7.2.", Hmp(guest, "info version"));
+        Assert.Equal("box\n", Hmp(guest, "info name"));
+        Assert.Equal("11223344-5566-7788-99aa-bbccddeeff00\n", Hmp(guest, "info uuid"));
+        Assert.Contains($"ide0-hd0 (#ide0-hd0): {At("disk")} (raw)", Hmp(guest, "info block"));
+        Assert.Contains("floppy0: [not inserted]", Hmp(guest, "info block"));
+        Assert.Contains("EAX=2badb002", Hmp(guest, "info registers"));
+        Assert.Contains("CPU #1", Hmp(guest, "info cpus"));
+        Assert.Contains("PCI device 8086:7010", Hmp(guest, "info pci"));
+        Assert.Contains("system_reset", Hmp(guest, "help"));
+        Assert.Contains("unknown command", Hmp(guest, "dance"));
+        Assert.Equal("box", guest.Qmp("query-name").GetProperty("name").GetString());
+        Assert.Equal("11223344-5566-7788-99aa-bbccddeeff00", guest.Qmp("query-uuid").GetProperty("UUID").GetString());
+    }
+
+    [Fact]
+    public void Memory_is_shown_and_saved()
+    {
+        using var guest = Stopped();
+        Assert.Equal("0000000000200000: 0x1badb002 0x00000000\n", Hmp(guest, "xp /2xw 0x200000"));
+        Assert.Equal("0000000000200000: 0xb002 0x1bad\n", Hmp(guest, "x /2xh 0x200000"));
+        Assert.Contains("mov", Hmp(guest, "x /2i $eip"));
+        guest.Qmp("pmemsave", new { val = 0x200000, size = 64, filename = At("physical") });
+        guest.Qmp("memsave", new { val = 0x200000, size = 64, filename = At("virtual") });
+        byte[] saved = File.ReadAllBytes(At("physical"));
+        Assert.Equal([0x02, 0xB0, 0xAD, 0x1B], saved[..4]);
+        Assert.Equal(saved, File.ReadAllBytes(At("virtual")));
+    }
+
+    [Fact]
+    public void The_screen_is_dumped_in_two_formats()
+    {
+        using var guest = Stopped();
+        guest.Qmp("screendump", new { filename = At("a.ppm") });
+        Hmp(guest, $"screendump {At("b.png")} -f png");
+        Assert.StartsWith("P6\n", File.ReadAllText(At("a.ppm")));
+        Assert.Equal([0x89, (byte)'P', (byte)'N', (byte)'G'], File.ReadAllBytes(At("b.png"))[..4]);
+    }
+
+    [Theory]
+    [InlineData("ide1-cd0", "-cdrom")]
+    [InlineData("floppy0", "-fda")]
+    public void Media_are_taken_out_and_changed(string device, string option)
+    {
+        Image("one");
+        Image("two");
+        using var guest = Stopped(option, At("one"));
+        Assert.Contains("one", Block(guest, device).GetProperty("inserted").GetProperty("file").GetString());
+        Assert.Equal("", Hmp(guest, $"eject {device}"));
+        Assert.False(Block(guest, device).TryGetProperty("inserted", out _));
+        Assert.Equal("", Hmp(guest, $"change {device} {At("two")} raw"));
+        Assert.Contains("two", Block(guest, device).GetProperty("inserted").GetProperty("file").GetString());
+        Assert.Contains("nothing", Hmp(guest, $"change {device} {At("nothing")}"));
+        Assert.Contains("Device 'hd7' not found", Hmp(guest, "eject hd7"));
+    }
+
+    [Fact]
+    public void A_snapshot_keeps_the_image_until_it_is_committed()
+    {
+        using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path, "-snapshot", "-drive", $"file={Image("disk")},format=raw");
+        guest.WaitForSerial("ready", 60);
+        Assert.Contains("K", guest.Command("w", "K", 60));
+        Assert.Equal(0, File.ReadAllBytes(At("disk"))[512]);
+        Assert.Equal("", Hmp(guest, "commit all"));
+        byte[] content = File.ReadAllBytes(At("disk"));
+        Assert.Equal(0xA5, content[512]);
+        Assert.Equal(0xA5, content[1023]);
+        Assert.Equal(0, content[1024]);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Theory]
+    [InlineData("stop", "K")]
+    [InlineData("report", "E")]
+    [InlineData("ignore", "K")]
+    public void A_failed_write_follows_the_policy(string policy, string answer)
+    {
+        Run("qemu-img", "create", "-q", "-f", "qcow2", At("disk"), "1M");
+        using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path, "-drive",
+            $"format=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename={At("disk")},file.inject-error.0.event=write_aio,file.inject-error.0.once=on,"
+            + $"file.inject-error.0.errno=5,werror={policy}");
+        guest.WaitForSerial("ready", 60);
+        guest.Qmp("query-status");
+        guest.Type("w");
+        var data = guest.WaitForEvent("BLOCK_IO_ERROR", 60).GetProperty("data");
+        Assert.Equal("write", data.GetProperty("operation").GetString());
+        Assert.Equal(policy, data.GetProperty("action").GetString());
+        if (policy == "stop")
+        {
+            guest.WaitForEvent("STOP", 60);
+            Assert.Equal("io-error", guest.Qmp("query-status").GetProperty("status").GetString());
+            Assert.DoesNotContain("K", guest.Serial);
+            guest.Qmp("cont");
+        }
+        guest.WaitForSerial(answer, 60);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+        Run("qemu-io", "-f", "qcow2", "-c", $"read -P {(policy == "stop" ? 0xA5 : 0)} 512 512", At("disk"));
+    }
+
+    [Fact]
+    public void The_machine_stops_goes_on_and_is_reset()
+    {
+        using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path);
+        guest.WaitForSerial("ready", 60);
+        guest.Qmp("stop");
+        guest.WaitForEvent("STOP", 20);
+        guest.Type("x");
+        guest.Qmp("cont");
+        guest.WaitForEvent("RESUME", 20);
+        guest.WaitForSerial("x", 60);
+        guest.Qmp("system_reset");
+        guest.WaitForEvent("RESET", 20);
+        guest.WaitForSerial("xready", 60);
+        guest.Qmp("system_powerdown");
+        guest.WaitForEvent("POWERDOWN", 20);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+}
