@@ -192,8 +192,8 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>
-    /// Makes <see cref="_at"/> ([RBP + RCX], mostly) the host address of a guest operand. What is emitted until <see cref="EndMemory"/> is the operation: it is
-    /// position-independent, finishes the instruction, and is emitted a second time for stores on the slow path.
+    /// Makes <see cref="_at"/> ([RBP + RCX], mostly) the host address of a guest operand. What is emitted until
+    /// <see cref="EndMemory"/> is the operation: it is position-independent, finishes the instruction, and is emitted a second time for stores on the slow path.
     /// Clobbers flags only where the guest's are dead.
     /// </summary>
     private void BeginMemory(in MemoryOperand m, int size, bool write, bool locked = false, bool leaves = false)

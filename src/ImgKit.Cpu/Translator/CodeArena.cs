@@ -49,6 +49,9 @@ internal static unsafe class CodeArena
         }
     }
 
+    /// <summary>True for addresses of generated code.</summary>
+    public static bool Contains(ulong address) => address - (ulong)_base < (ulong)(StubSize + Slots * SlotSize);
+
     /// <summary>The first address from <paramref name="map"/> on that huge pages can begin at; asks for them for
     /// <paramref name="size"/> bytes: translated code and the tables beside it are used all over.</summary>
     public static byte* AlignForHugePages(byte* map, long size)

@@ -110,6 +110,13 @@ internal sealed unsafe partial class Interpreter
         if ((have & 4) == 0)
             new Span<byte>(area + AvxOffset, 256).Clear();
         *StateComponents = have | (uint)CodeArena.XsaveMask;
+        // Instruction and operand pointers of what ran in generated code: the guest's address, and none.
+        ulong* pointers = (ulong*)(area + 8);
+        if (CodeArena.Contains(pointers[0]))
+        {
+            pointers[0] = cpu.TryFindGuestAddress(pointers[0], out ulong rip) ? rip : 0;
+            pointers[1] = 0;
+        }
     }
 
     private void SaveLegacy()
@@ -259,9 +266,14 @@ internal sealed unsafe partial class Interpreter
         {
             byte* lane = Lane(number, at);
             if (!store)
+            {
                 new ReadOnlySpan<byte>(values + at / element, element).CopyTo(new Span<byte>(lane, element));
+            }
             else if ((Lane(mask, at)[element - 1] & 0x80) != 0)
-                memory.WriteLinear(Linear(segment, origin + (ulong)at & Mask(AddressBits), element, true), element == 8 ? *(ulong*)lane : *(uint*)lane, element);
+            {
+                ulong linear = Linear(segment, origin + (ulong)at & Mask(AddressBits), element, true);
+                memory.WriteLinear(linear, element == 8 ? *(ulong*)lane : *(uint*)lane, element);
+            }
         }
         if (!store && size == 16)
             new Span<byte>(YmmHigh(number), 16).Clear();

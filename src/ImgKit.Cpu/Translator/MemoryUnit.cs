@@ -113,7 +113,11 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
             (t.Global ? _fetchedGlobal : _fetched)[linear >> 18 & 63] |= 1UL << (int)(linear >> 12);
     }
 
-    private bool WasFetched(ulong linear) => ((_fetched[linear >> 18 & 63] | _fetchedGlobal[linear >> 18 & 63]) >> (int)(linear >> 12) & 1) != 0;
+    private bool WasFetched(ulong linear)
+    {
+        ulong seen = _fetched[linear >> 18 & 63] | _fetchedGlobal[linear >> 18 & 63];
+        return (seen >> (int)(linear >> 12) & 1) != 0;
+    }
 
     private void NoteLarge(ulong linear, in PageTranslation t)
     {

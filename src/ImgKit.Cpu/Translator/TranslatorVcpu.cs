@@ -353,8 +353,8 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     private bool MayGoOn()
     {
         var c = _c;
-        if (Volatile.Read(ref c->KeepRunning) == 0 || (c->Shutdown | c->Halted | c->WaitingForStartup | c->InterruptShadow | c->NmiPending) != 0 ||
-            _smi != 0 || (c->Rflags & 1 << 8) != 0 || DebugRegisters.AnyEnabled(c) || CanInterrupt)
+        if (Volatile.Read(ref c->KeepRunning) == 0 ||
+            (c->Shutdown | c->Halted | c->WaitingForStartup | c->InterruptShadow | c->NmiPending) != 0 || _smi != 0 || (c->Rflags & 1 << 8) != 0 || DebugRegisters.AnyEnabled(c) || CanInterrupt)
         {
             return false;
         }

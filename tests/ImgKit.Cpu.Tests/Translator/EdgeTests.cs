@@ -133,4 +133,38 @@ public sealed class EdgeTests
         board.Cpu.GetState(s);
         Assert.Equal((ulong)vector, s.Gpr[15]);
     }
+
+    [Fact]
+    public unsafe void Host_addresses_stay_out_of_x87_environments()
+    {
+        using var board = new Board(4 << 20);
+        var s = ProgramTests.Prepare64(board, a =>
+        {
+            a.fninit();
+            a.fldpi();
+            a.fld(__dword_ptr[rsi]);
+            a.fnstenv(__[rbx]);
+            a.fxsave64(__[rcx]);
+            a.fnsave(__[rdx]);
+            a.hlt();
+        });
+        s.Gpr[3] = 0x8004;
+        s.Gpr[1] = 0x8200;
+        s.Gpr[2] = 0x8504;
+        s.Gpr[6] = 0x8800;
+        board.Cpu.SetState(s);
+        Assert.Equal(VcpuExit.Halted, board.Cpu.Run());
+        board.Cpu.GetState(s);
+        Assert.Equal(0UL, s.Gpr[15]);
+        foreach (int at in (ReadOnlySpan<int>)[0x8004, 0x8504])
+        {
+            Assert.Equal(0x3000, *(ushort*)(board.Ram + at + 4));
+            Assert.Equal((0UL, 0UL), (*(ulong*)(board.Ram + at + 12), *(ulong*)(board.Ram + at + 20)));
+        }
+        // Processors differ in whether they keep them without an exception; what they keep is the load's address.
+        Assert.Contains(*(ulong*)(board.Ram + 0x8208), (ulong[])[0, 0x7004]);
+        Assert.Equal(0UL, *(ulong*)(board.Ram + 0x8210));
+        // PI is below the zero on the stack.
+        Assert.Equal(0x4000, *(ushort*)(board.Ram + 0x8504 + 28 + 10 + 8));
+    }
 }

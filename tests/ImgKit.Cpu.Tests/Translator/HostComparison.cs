@@ -15,7 +15,8 @@ internal sealed unsafe partial class HostComparison : IDisposable
     /// <summary>Where code goes, where data is, what code may touch.</summary>
     public const ulong Code = Region + 0x80000, Data = Region + 0x20000;
     public const int DataSize = 0x10000;
-    private const ulong State = Region + 0x1000, Stub = Region + 0x4000, Epilogue = Region + 0x6000, Epilogue32 = Region + 0x7000, FarPointer = Region + 0x3000, PageTables = 0x10000;
+    private const ulong State = Region + 0x1000, Stub = Region + 0x4000, Epilogue = Region + 0x6000, PageTables = 0x10000;
+    private const ulong FarPointer = Region + 0x3000, Epilogue32 = Region + 0x7000;
 
     // Offsets in the native state block: 16 registers, flags, host stack pointer; FXSAVE/XSAVE area behind.
     private const int FlagsOffset = 128, HostStackOffset = 136, XsaveOffset = 0x400;
@@ -103,7 +104,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
         if (_bits == 64)
             a.jmp(Code);
         else
-            a.db(0xFF, 0x2C, 0x25, (byte)(FarPointer & 0xFF), (byte)(FarPointer >> 8 & 0xFF), (byte)(FarPointer >> 16 & 0xFF), (byte)(FarPointer >> 24));
+            a.db([0xFF, 0x2C, 0x25, .. BitConverter.GetBytes((uint)FarPointer)]); // jmp far
         *(uint*)FarPointer = _bits == 32 ? (uint)Code : 0;
         *(ushort*)(FarPointer + 4) = (ushort)(_bits == 32 ? 0x23 : 7);
         byte* back = (byte*)Epilogue32;
