@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
+using ImgKit.Block;
 using ImgKit.Block.Protocols;
 using ImgKit.Block.Protocols.Nbd;
 using ImgKit.Host;
@@ -209,6 +210,13 @@ internal sealed class NbdServerConnection
     {
         lock (_sending)
             parts(_transport);
+    }
+
+    /// <summary>The number on the wire for what went wrong with a request; it is logged, too.</summary>
+    public int ErrorOf(in NbdRequest request, Exception e)
+    {
+        _server.Log?.Invoke($"{request.Command} of {request.Length} bytes at offset {request.Offset} failed: {e.Message}");
+        return NbdError.ToWire(ErrorNumbers.Of(e));
     }
 
     public void Report(string what, Exception e) => _server.Log?.Invoke($"{what}: {e.Message}");

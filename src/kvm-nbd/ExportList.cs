@@ -31,7 +31,7 @@ internal static class ExportList
         var address = options.Socket is not null ? NbdAddress.Unix(options.Socket) : NbdAddress.Tcp(host, options.Port);
         NbdTls? tls = options.TlsCredentials is { } id ? NbdTls.FromObject(options.Objects, id, server: false) : null;
         using var transport = new StreamTransport(address.Connect());
-        var list = new NbdHandshake(transport, tls, host).List();
+        var list = new NbdHandshake(transport, tls, options.TlsHostName ?? (options.Socket is null ? host : "")).List();
         var s = new StringBuilder();
         s.Append(CultureInfo.InvariantCulture, $"exports available: {list.Count}\n");
         foreach (var e in list)

@@ -134,7 +134,15 @@ internal sealed class Listeners : IDisposable
     {
         foreach (var s in _sockets)
             s.Dispose();
-        if (_path is not null)
-            File.Delete(_path);
+        try
+        {
+            if (_path is not null)
+                File.Delete(_path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // The folder is gone, and the socket with it.
+            _path = null;
+        }
     }
 }

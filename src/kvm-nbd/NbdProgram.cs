@@ -18,6 +18,8 @@ internal static class NbdProgram
     public const int SecurityLabelOption = 1010;
     public const int GenerateOption = 1011;
 
+    public const int TlsHostNameOption = 1012;
+
     private const string Version = "0.1.0";
 
     /// <summary>All options.</summary>
@@ -40,6 +42,7 @@ internal static class NbdProgram
         new('L', "list", null, "list exports available from another NBD server"),
         new(ObjectOption, "object", "type,id=ID,...", "define an object such as TLS credentials"),
         new(TlsCredentialsOption, "tls-creds", "ID", "use id of an earlier --object to provide TLS"),
+        new(TlsHostNameOption, "tls-hostname", "HOSTNAME", "override hostname used to check x509 certificate (with --list)"),
         new(TlsAuthorizationOption, "tls-authz", "ID", "use id of an earlier --object to provide authorization"),
         new('T', "trace", "PATTERN", "specify tracing options (not offered)"),
         new(ForkOption, "fork", null, "fork off the server process and exit the parent once the server is running"),

@@ -43,6 +43,8 @@ internal sealed class ServerOptions
 
     public string? TlsAuthorization { get; private set; }
 
+    public string? TlsHostName { get; private set; }
+
     public bool Fork { get; private set; }
 
     public string? PidFile { get; private set; }
@@ -211,6 +213,9 @@ internal sealed class ServerOptions
                 case NbdProgram.TlsCredentialsOption:
                     o.TlsCredentials = value;
                     break;
+                case NbdProgram.TlsHostNameOption:
+                    o.TlsHostName = value;
+                    break;
                 case NbdProgram.TlsAuthorizationOption:
                     o.TlsAuthorization = value;
                     break;
@@ -278,6 +283,8 @@ internal sealed class ServerOptions
             throw new ProgramException("--image-opts and -f are mutually exclusive");
         if (TlsCredentials is null && TlsAuthorization is not null)
             throw new ProgramException("--tls-authz is not permitted without --tls-creds");
+        if (TlsHostName is not null)
+            throw new ProgramException("TLS hostname is only supported with export list");
         if (TlsCredentials is not null && Device is not null)
             throw new ProgramException("TLS is not supported with a host device");
         File = operands[0];

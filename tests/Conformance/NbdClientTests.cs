@@ -86,6 +86,69 @@ public sealed class NbdClientTests
         Assert.Contains("Requested export not available", output);
     }
 
+    [Theory]
+    [InlineData("error-pread-rate=100%", "error=EIO", "read 0 512", "read failed: Input/output error")]
+    [InlineData("error-pwrite-rate=100%", "error=ENOSPC", "write 0 512", "write failed: No space left on device")]
+    [InlineData("error-zero-rate=100%", "error=EPERM", "write -z 0 64k", "write failed: Operation not permitted")]
+    [InlineData("error-extents-rate=100%", "error=EIO", "map", "Failed to get allocation status: Input/output error")]
+    public void An_error_of_the_server_is_the_requests_error(string rate, string error, string command, string message)
+    {
+        using var w = new Workspace();
+        string uri = w.Start("nbdkit", "-f", "-U", w["s"], "--filter=error", "memory", "8M", error, rate);
+        var (code, output) = Programs.TryRun(Programs.Ours("kvm-io"), "-f", "raw", "-c", command, "-c", "length", uri);
+        Assert.Equal(1, code);
+        Assert.Contains(message, output);
+        Assert.Contains("8 MiB", output);
+    }
+
+    [Fact]
+    public void Requests_on_a_slow_server_overlap()
+    {
+        using var w = new Workspace();
+        string uri = w.Start("nbdkit", "-f", "-U", w["s"], "--filter=delay", "memory", "8M", "rdelay=500ms");
+        var time = System.Diagnostics.Stopwatch.StartNew();
+        string[] commands = [.. Enumerable.Range(0, 40).SelectMany(static i => new[] { "-c", $"aio_read -P 0 {i}k 512" })];
+        string output = Programs.Run(Programs.Ours("kvm-io"), ["-f", "raw", .. commands, "-c", "aio_flush", uri]);
+        Assert.Equal(40, output.Split("read 512/512").Length - 1);
+        // One after the other would take 20 s.
+        Assert.InRange(time.Elapsed.TotalSeconds, 0.5, 15);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_server_that_comes_back_in_time_is_used_again(bool comesBack)
+    {
+        using var w = new Workspace();
+        string disk = w.MakeDisk("d", Size);
+        w.Start("nbdkit", "-f", "-U", w["s"], "file", disk);
+        using var io = new System.Diagnostics.Process
+        {
+            StartInfo = new(Programs.Ours("kvm-io"))
+            {
+                RedirectStandardInput = true,
+                RedirectStandardOutput = true,
+                ArgumentList = { "--image-opts", $"driver=raw,file.driver=nbd,file.path={w["s"]},file.reconnect-delay={(comesBack ? 60 : 1)}" },
+            },
+        };
+        io.Start();
+        io.StandardInput.WriteLine("read 0 512");
+        string? line;
+        while ((line = io.StandardOutput.ReadLine()) is not null && !line.Contains("read 512/512", StringComparison.Ordinal))
+            Assert.DoesNotContain("failed", line);
+        w.StopServers();
+        io.StandardInput.WriteLine("read 512 512");
+        if (comesBack)
+        {
+            Thread.Sleep(500);
+            w.Start("nbdkit", "-f", "-U", w["s"], "file", disk);
+        }
+        io.StandardInput.WriteLine("quit");
+        string rest = io.StandardOutput.ReadToEnd();
+        Assert.Contains(comesBack ? "read 512/512 bytes at offset 512" : "read failed: Input/output error", rest);
+        io.WaitForExit();
+    }
+
     [Fact]
     public void Http_reads_ranges()
     {

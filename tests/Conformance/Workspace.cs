@@ -51,7 +51,7 @@ internal sealed class Workspace : IDisposable
         {
             // They are asked to end, for they may have to bring their image into order.
             if (!p.HasExited)
-                Programs.Run("/bin/kill", p.Id.ToString(CultureInfo.InvariantCulture));
+                Programs.Run("/bin/sh", "-c", string.Create(CultureInfo.InvariantCulture, $"kill {p.Id}"));
             if (!p.WaitForExit(30_000))
                 p.Kill();
             p.WaitForExit();

@@ -14,6 +14,7 @@ public sealed class DriverCatalogue(IReadOnlyList<BlockDriver> drivers)
         Formats.Bochs.BochsFormat.Driver,
         Protocols.File.FileProtocol.File,
         Protocols.File.FileProtocol.HostDevice,
+        Protocols.File.FileProtocol.HostCdrom,
         Protocols.Nbd.NbdProtocol.Driver,
         Protocols.Http.HttpProtocol.Http,
         Protocols.Http.HttpProtocol.Https,

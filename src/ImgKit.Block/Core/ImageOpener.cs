@@ -90,7 +90,10 @@ public sealed class ImageOpener
                 },
             };
         }
-        return DetectZeroesDevice.Over(OpenNode(options, format, fileName, settings), settings);
+        var limits = options.TakeChild("throttling");
+        var group = limits.IsEmpty ? null : ThrottleGroup.OfDisk(Objects, limits);
+        var device = DetectZeroesDevice.Over(OpenNode(options, format, fileName, settings), settings);
+        return group is null ? device : new ThrottleDevice(device, group);
     }
 
     /// <summary>Opens a file that an image names, if the policy allows it.</summary>
@@ -239,9 +242,11 @@ public sealed class ImageOpener
         bool isImage = driver is { Kind: DriverKind.Filter } && !isStorage;
         if (child.Get("driver") is not null)
         {
-            if (fileName is not null)
+            // A format or filter in between has the name's file below itself.
+            bool isProtocol = child.Get("driver") is string below && Drivers.Find(below) is { Kind: DriverKind.Protocol };
+            if (fileName is not null && isProtocol)
                 child.Set("filename", fileName);
-            return OpenNode(child, null, null, settings, isStorage: !isImage);
+            return OpenNode(child, null, isProtocol ? null : fileName, settings, isStorage: !isImage);
         }
         string? name = fileName ?? child.TakeString("filename");
         if (isImage)

@@ -9,12 +9,14 @@ namespace ImgKit.Block.Filters;
 internal sealed class BlkverifyDevice : FilterDevice
 {
     private readonly BlockDevice _raw;
+    private readonly Action<string>? _print;
     private readonly ReaderWriterLockSlim _order = new(LockRecursionPolicy.NoRecursion);
 
-    private BlkverifyDevice(BlockDevice raw, BlockDevice test)
+    private BlkverifyDevice(BlockDevice raw, BlockDevice test, Action<string>? print)
         : base(test)
     {
         _raw = raw;
+        _print = print;
         FileName = $"blkverify:{raw.FileName}:{test.FileName}";
     }
 
@@ -58,7 +60,7 @@ internal sealed class BlkverifyDevice : FilterDevice
         var raw = context.Opener.OpenChild(context, "raw", rawName, asStorage: true);
         try
         {
-            return new BlkverifyDevice(raw, context.Opener.OpenChild(context, "test", testName, asStorage: false));
+            return new BlkverifyDevice(raw, context.Opener.OpenChild(context, "test", testName, asStorage: false), context.Opener.Print);
         }
         catch
         {
@@ -83,8 +85,10 @@ internal sealed class BlkverifyDevice : FilterDevice
             _order.ExitWriteLock();
         }
         int same = destination.CommonPrefixLength(expected);
-        if (same < destination.Length)
-            throw new ImageException(ImageErrorKind.Corrupt, $"blkverify: contents mismatch at offset {offset + same}", FileName, offset + same) { Errno = 5 };
+        if (same == destination.Length)
+            return;
+        _print?.Invoke($"blkverify: read offset={offset} bytes={destination.Length} contents mismatch at offset {offset + same}");
+        throw new ImageException(ImageErrorKind.Corrupt, $"blkverify: contents mismatch at offset {offset + same}", FileName, offset + same) { Errno = 5 };
     }
 
     public override void Write(long offset, ReadOnlySpan<byte> source)

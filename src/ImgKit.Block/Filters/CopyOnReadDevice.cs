@@ -28,7 +28,9 @@ public sealed class CopyOnReadDevice : FilterDevice
         Name = "copy-on-read",
         Kind = DriverKind.Filter,
         Description = "Keeps what is read from a backing file",
-        Open = static context => new CopyOnReadDevice(context.File),
+        Open = static context => context.File.IsReadOnly
+            ? throw new ImageException(ImageErrorKind.ReadOnly, "Block node is read-only") { Errno = 30 }
+            : new CopyOnReadDevice(context.File),
     };
 
     /// <inheritdoc/>

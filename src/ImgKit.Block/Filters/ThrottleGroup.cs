@@ -52,9 +52,22 @@ public sealed class ThrottleGroup
         return o.IsEmpty ? group : throw Invalid($"Property 'throttle-group.{o.Entries[0].Key}' not found");
     });
 
+    /// <summary>The limits of a disk's own options <c>throttling.*</c>; disks that name the same <c>throttling.group</c> share them.</summary>
+    public static ThrottleGroup OfDisk(BlockObjects objects, BlockOptions limits)
+    {
+        string? name = limits.TakeString("group");
+        return name is null ? Make(limits) : objects.Instance("throttling.group=" + name, _ => Make(limits));
+
+        static ThrottleGroup Make(BlockOptions o)
+        {
+            var group = new ThrottleGroup(o);
+            return o.IsEmpty ? group : throw Invalid($"Invalid parameter 'throttling.{o.Entries[0].Key}'");
+        }
+    }
+
     private static long Take(BlockOptions options, string name)
     {
-        long value = options.TakeNumber("x-" + name) ?? options.TakeNumber("limits." + name) ?? 0;
+        long value = options.TakeNumber("x-" + name) ?? options.TakeNumber("limits." + name) ?? options.TakeNumber(name) ?? 0;
         const long most = 1_000_000_000_000_000;
         return value <= most ? value : throw Invalid($"bps/iops/max values must be within [0, {most}]");
     }

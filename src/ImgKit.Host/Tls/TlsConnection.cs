@@ -42,7 +42,7 @@ public sealed unsafe class TlsConnection : IDisposable
             socket.SetNonBlocking();
             if (!context.IsServer && !string.IsNullOrEmpty(hostName))
                 c.ExpectHost(hostName);
-            c.Handshake(context.IsServer, limit);
+            c.Handshake(context.IsServer, hostName, limit);
             return c;
         }
         catch
@@ -65,7 +65,7 @@ public sealed unsafe class TlsConnection : IDisposable
         _ = SSL_set1_host(_ssl, name);
     }
 
-    private void Handshake(bool server, TimeSpan limit)
+    private void Handshake(bool server, string? hostName, TimeSpan limit)
     {
         long end = Environment.TickCount64 + (long)limit.TotalMilliseconds;
         while (true)
@@ -78,8 +78,7 @@ public sealed unsafe class TlsConnection : IDisposable
             if (error is not (ErrorWantRead or ErrorWantWrite))
             {
                 long verify = SSL_get_verify_result(_ssl);
-                throw TlsContext.Failed(verify == 0 ? "TLS handshake failed"
-                    : $"TLS handshake failed: {Marshal.PtrToStringUTF8((nint)X509_verify_cert_error_string(verify))}");
+                throw verify == 0 ? TlsContext.Failed("TLS handshake failed") : new TlsException(Distrust(verify, hostName));
             }
             long left = end - Environment.TickCount64;
             if (left <= 0 || !_socket.WaitFor(error == ErrorWantWrite, (int)Math.Min(left, int.MaxValue)))
@@ -93,6 +92,17 @@ public sealed unsafe class TlsConnection : IDisposable
         PeerName = (Marshal.PtrToStringUTF8((nint)name) ?? "").TrimStart('/').Replace('/', ',');
         X509_free(certificate);
     }
+
+    /// <summary>Why a certificate is not trusted; the usual reasons in the words of GnuTLS' users.</summary>
+    private static string Distrust(long result, string? hostName) => result switch
+    {
+        9 => "The certificate is not yet activated",
+        10 => "The certificate has expired",
+        2 or 18 or 19 or 20 or 21 => "The certificate hasn't got a known issuer",
+        23 => "The certificate has been revoked",
+        62 or 64 => $"Certificate does not match the hostname {hostName}",
+        _ => $"TLS handshake failed: {Marshal.PtrToStringUTF8((nint)X509_verify_cert_error_string(result))}",
+    };
 
     /// <summary>Receives what is there, at least one byte.</summary>
     /// <returns>bytes; 0 at the end of the stream.</returns>

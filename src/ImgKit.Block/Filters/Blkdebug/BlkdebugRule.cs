@@ -54,7 +54,7 @@ internal sealed class BlkdebugRule
     {
         string name = options.TakeString("event") ?? throw Invalid("Missing event name for rule");
         if (!BlockDebugEvents.TryParse(name, out var e))
-            throw Invalid($"Invalid event name \"{name}\"");
+            throw Invalid($"invalid parameter value: {name}");
         int state = Number(options, "state", 0);
         BlkdebugRule rule;
         if (action == BlkdebugAction.SetState)
@@ -80,7 +80,7 @@ internal sealed class BlkdebugRule
             _ = options.TakeBool("immediately");
         }
         if (!options.IsEmpty)
-            throw Invalid($"Invalid parameter '{options.Entries[0].Key}'");
+            throw Invalid($"[{(action == BlkdebugAction.SetState ? "set-state" : "inject-error")}] section doesn't support the option '{options.Entries[0].Key}'");
         return rule;
     }
 

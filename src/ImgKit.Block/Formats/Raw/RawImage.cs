@@ -39,6 +39,7 @@ internal sealed class RawImage : BlockDevice
     {
         CheckRange(offset, destination.Length);
         int n = (int)Math.Clamp(_storage.Length - _start - offset, 0, destination.Length);
+        _storage.DebugEvent(BlockDebugEvent.ReadAio);
         _storage.Read(_start + offset, destination[..n]);
         destination[n..].Clear();
     }
@@ -48,6 +49,7 @@ internal sealed class RawImage : BlockDevice
         CheckRange(offset, source.Length);
         if (_guard is not null && offset < 512 && source.Length > 0)
             GuardFirstSector(offset, source);
+        _storage.DebugEvent(BlockDebugEvent.WriteAio);
         _storage.Write(_start + offset, source);
     }
 
@@ -56,18 +58,24 @@ internal sealed class RawImage : BlockDevice
         long total = Total(buffers);
         CheckRange(offset, total);
         if (offset + total > _storage.Length - _start)
+        {
             base.ReadVector(offset, buffers);
-        else
-            _storage.ReadVector(_start + offset, buffers);
+            return;
+        }
+        _storage.DebugEvent(BlockDebugEvent.ReadAio);
+        _storage.ReadVector(_start + offset, buffers);
     }
 
     public override void WriteVector(long offset, ReadOnlySpan<IoBuffer> buffers)
     {
         CheckRange(offset, Total(buffers));
         if (_guard is not null && offset < 512)
+        {
             base.WriteVector(offset, buffers);
-        else
-            _storage.WriteVector(_start + offset, buffers);
+            return;
+        }
+        _storage.DebugEvent(BlockDebugEvent.WriteAio);
+        _storage.WriteVector(_start + offset, buffers);
     }
 
     public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)

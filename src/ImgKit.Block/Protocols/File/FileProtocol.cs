@@ -35,16 +35,21 @@ public static class FileProtocol
     };
 
     /// <summary>Block devices.</summary>
-    public static BlockDriver HostDevice { get; } = new()
+    public static BlockDriver HostDevice { get; } = DeviceDriver("host_device", "A block device of the host");
+
+    /// <summary>CD-ROM drives.</summary>
+    public static BlockDriver HostCdrom { get; } = DeviceDriver("host_cdrom", "A CD-ROM drive of the host");
+
+    private static BlockDriver DeviceDriver(string driver, string description) => new()
     {
-        Name = "host_device",
+        Name = driver,
         Kind = DriverKind.Protocol,
-        Description = "A block device of the host",
-        FileNamePrefixes = ["host_device:"],
-        ParseFileName = (name, options) => options.Set("filename", WithoutPrefix(name, "host_device:")),
-        Open = context => Open(context, "host_device"),
+        Description = description,
+        FileNamePrefixes = [driver + ":"],
+        ParseFileName = (name, options) => options.Set("filename", WithoutPrefix(name, driver + ":")),
+        Open = context => Open(context, driver),
         OpenOptions = OpenOptions,
-        Create = CreateOnDevice,
+        Create = context => CreateOnDevice(context, driver),
         CreateOptions = [new("size", OptionType.Size, "Virtual disk size")],
     };
 
@@ -69,7 +74,7 @@ public static class FileProtocol
         {
             if (driver == "file" && file.Kind != HostFileKind.Regular)
                 throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be a regular file", name);
-            if (driver == "host_device" && file.Kind is not (HostFileKind.BlockDevice or HostFileKind.CharacterDevice))
+            if (driver != "file" && file.Kind is not (HostFileKind.BlockDevice or HostFileKind.CharacterDevice))
                 throw new ImageException(ImageErrorKind.InvalidArgument, $"'{driver}' driver requires '{name}' to be either a character or block device", name);
             if (locking != "off")
                 ImageLocks.Take(file, context.Settings);
@@ -137,9 +142,9 @@ public static class FileProtocol
     }
 
     /// <summary>A device is there already; it only must be large enough.</summary>
-    private static void CreateOnDevice(CreateContext context)
+    private static void CreateOnDevice(CreateContext context, string driver)
     {
-        string name = context.Options.TakeString("filename") ?? WithoutPrefix(context.FileName, "host_device:");
+        string name = context.Options.TakeString("filename") ?? WithoutPrefix(context.FileName, driver + ":");
         _ = context.Options.TakeString("size");
         using HostFile file = OpenHostFile(name, new OpenSettings());
         if (file.Kind == HostFileKind.CharacterDevice)

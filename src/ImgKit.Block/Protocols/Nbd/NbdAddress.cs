@@ -37,14 +37,15 @@ public sealed record NbdAddress(string? Path, string Host, string Port)
     /// <inheritdoc/>
     public override string ToString() => Path ?? $"{Host}:{Port}";
 
-    /// <summary>The name that opens the export again: <c>nbd://host:port/export</c>, <c>nbd+unix:///export?socket=path</c>.</summary>
-    public string ToUri(string export, bool tls)
+    /// <summary>The export's name as a URI: <c>nbd://host:port/export</c>, <c>nbd+unix:///export?socket=path</c>. As the peer's it
+    /// does not say whether TLS is used.</summary>
+    public string ToUri(string export)
     {
-        string scheme = tls ? "nbds" : "nbd";
+        string path = export.Length > 0 ? "/" + export : "";
         if (Path is not null)
-            return $"{scheme}+unix://{(export.Length > 0 ? "/" + export : "")}?socket={Path}";
+            return $"nbd+unix://{path}?socket={Path}";
         string host = Host.Contains(':', StringComparison.Ordinal) ? $"[{Host}]" : Host;
-        return $"{scheme}://{host}:{Port}{(export.Length > 0 ? "/" + export : "")}";
+        return $"nbd://{host}:{Port}{path}";
     }
 
     /// <summary>Turns any spelling of a file name into the options <c>server.*</c>, <c>export</c> and <c>tls-creds</c>.</summary>

@@ -42,7 +42,7 @@ internal sealed unsafe class NbdDevice : BlockDevice
         _piece = (int)Math.Clamp(Math.Max(PieceLength, (long)_export.PreferredBlock), _align, _maxPayload);
         _piece -= _piece % _align;
         Limits = new BlockLimits(_align, Math.Min(_maxPayload, 2 << 20), 0, _align);
-        FileName = client.Address.ToUri(client.Export, client.Tls is not null);
+        FileName = client.Address.ToUri(client.Export);
     }
 
     public override string DriverName => "nbd";

@@ -238,11 +238,8 @@ public sealed class NbdHandshake
         while (true)
         {
             var (type, length) = ReceiveReply(NbdOption.List);
-            if ((uint)type >= 0x8000_0000)
-            {
-                _transport.Skip(length);
+            if (!CheckError(NbdOption.List, type, length))
                 return null;
-            }
             if (type == NbdReplyType.Ack)
                 return list;
             if (type != NbdReplyType.Server || length < 4 || list.Count >= MaxExports)
@@ -363,7 +360,7 @@ public sealed class NbdHandshake
                 message = $"Server lacks support for {which}";
                 break;
             case NbdReplyType.ErrorTlsRequired:
-                message = $"Server requires TLS for {which}\nDid you forget a valid tls-creds?";
+                message = $"TLS negotiation required before {which}\nDid you forget a valid tls-creds?";
                 break;
             case NbdReplyType.ErrorUnknown:
                 message = "Requested export not available";

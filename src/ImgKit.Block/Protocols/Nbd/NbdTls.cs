@@ -11,10 +11,14 @@ namespace ImgKit.Block.Protocols.Nbd;
 public sealed class NbdTls
 {
     private readonly TlsContext _context;
+    private readonly bool _needsHostName;
 
-    private NbdTls(TlsContext context)
+    /// <param name="context">the credentials.</param>
+    /// <param name="needsHostName">a client that trusts by certificate: without a name anybody's would do.</param>
+    private NbdTls(TlsContext context, bool needsHostName)
     {
         _context = context;
+        _needsHostName = needsHostName;
     }
 
     /// <summary>The credentials of an object.</summary>
@@ -52,7 +56,7 @@ public sealed class NbdTls
         if (!hasCertificate && server)
             throw Invalid($"Unable to access credentials {certificate}: No such file or directory");
         return new NbdTls(Make(() => TlsContext.WithCertificates(server, hasAuthority ? authority : null,
-            hasCertificate ? certificate : null, hasCertificate ? key : null, verifyPeer)));
+            hasCertificate ? certificate : null, hasCertificate ? key : null, verifyPeer)), !server && verifyPeer);
     }
 
     /// <summary>The keys in a folder's <c>keys.psk</c>.</summary>
@@ -75,14 +79,14 @@ public sealed class NbdTls
             throw Invalid($"{path} has a key that is not hexadecimal");
         }
         if (server)
-            return new NbdTls(Make(() => TlsContext.WithKeys(keys.GetValueOrDefault)));
+            return new NbdTls(Make(() => TlsContext.WithKeys(keys.GetValueOrDefault)), false);
         if (!keys.TryGetValue(user, out byte[]? key))
             throw Invalid($"Username '{user}' is not in {path}");
-        return new NbdTls(Make(() => TlsContext.WithKey(user, key)));
+        return new NbdTls(Make(() => TlsContext.WithKey(user, key)), false);
     }
 
     /// <summary>A client without credentials of its own that trusts what the system trusts.</summary>
-    public static NbdTls SystemClient() => new(Make(() => TlsContext.WithCertificates(false, null, null, null, true)));
+    public static NbdTls SystemClient() => new(Make(() => TlsContext.WithCertificates(false, null, null, null, true)), true);
 
     private static TlsContext Make(Func<TlsContext> make)
     {
@@ -98,11 +102,13 @@ public sealed class NbdTls
 
     /// <summary>Does the handshake.</summary>
     /// <param name="socket">the connection.</param>
-    /// <param name="hostName">the name that the server's certificate must have; null or empty: any.</param>
+    /// <param name="hostName">the name that the server's certificate must have; null or empty: any, where trust is not by certificate.</param>
     /// <param name="limit">for the handshake.</param>
     /// <exception cref="ImageException">no agreement, or no trust.</exception>
     public TlsConnection Start(HostSocket socket, string? hostName, TimeSpan limit)
     {
+        if (_needsHostName && string.IsNullOrEmpty(hostName))
+            throw new ImageException(ImageErrorKind.Denied, "No hostname for certificate validation") { Errno = 22 };
         try
         {
             return TlsConnection.Start(_context, socket, hostName, limit);
