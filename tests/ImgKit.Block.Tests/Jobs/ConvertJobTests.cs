@@ -66,6 +66,42 @@ public sealed class ConvertJobTests
         Assert.InRange(source.MostInside, 1, threads);
     }
 
+    [Theory]
+    [InlineData("raw", "")]
+    [InlineData("qcow2", "")]
+    [InlineData("qcow2", "compression_type=zstd")]
+    [InlineData("qcow2", "extended_l2=on")]
+    [InlineData("vmdk", "subformat=monolithicSparse")]
+    [InlineData("vmdk", "subformat=streamOptimized")]
+    [InlineData("cloop", "version=2.0")]
+    [InlineData("cloop", "version=4.0")]
+    public void Bytes_of_a_new_image_depend_on_no_thread(string format, string options)
+    {
+        using var folder = new TestData.Folder();
+        using var source = Device(TestData.Mixed(7 << 20, 6));
+        bool compress = options.Contains("zstd", StringComparison.Ordinal) || format == "cloop";
+        byte[]? first = null;
+        foreach (int threads in new[] { 1, 2, 5, 16 })
+        {
+            // The name stands in some descriptors.
+            string path = folder.File("a." + format);
+            File.Delete(path);
+            var opener = new ImageOpener();
+            var list = new BlockOptions();
+            if (options.Length > 0)
+                list.Set(options[..options.IndexOf('=', StringComparison.Ordinal)], options[(options.IndexOf('=', StringComparison.Ordinal) + 1)..]);
+            ImgKit.Block.Jobs.Create.CreateJob.Create(opener, opener.Drivers.Get(format), path, source.Length, list, reproducible: true);
+            using (var target = opener.Open(path, format, new OpenSettings { Reproducible = true, FillsNew = true }))
+            {
+                Run(new ConvertRequest { Sources = [source], Target = target, TargetIsZero = true, Threads = threads, Compress = compress });
+                target.Flush();
+            }
+            byte[] bytes = File.ReadAllBytes(path);
+            first ??= bytes;
+            Assert.True(first.AsSpan().SequenceEqual(bytes), $"{threads} threads");
+        }
+    }
+
     [Fact]
     public void A_write_error_ends_all_threads()
     {
