@@ -153,6 +153,8 @@ public sealed partial class Pc : IMachineControl, IDisposable
             var ide = Add(new PiixIde(Services));
             Pci.Add(ide, 1, 1);
             IdeChannels = ide.Channels;
+            if (options.HasUsb)
+                Pci.Add(Add(new Devices.Usb.Uhci(Services)), 1, 2);
             if (options.HasAcpi)
             {
                 _pm = Add(new Piix4Pm(Services, Services.IsaLine(9), () => _vcpus.Threads[0].RaiseSmi(), Engine.HasSystemManagementMode)

@@ -28,6 +28,9 @@ public sealed class PcOptions
     /// <summary>ACPI tables and the PM function.</summary>
     public bool HasAcpi { get; init; } = true;
 
+    /// <summary>The USB function.</summary>
+    public bool HasUsb { get; init; }
+
     /// <summary>The HPET.</summary>
     public bool HasHpet { get; init; } = true;
 

@@ -61,6 +61,7 @@ internal sealed class MachineBuilder : IDisposable
             Engine = (map, inSmm) => engines.Make(map, firmware != null && s.Smm ? inSmm : null),
             HasPci = s.Machine == "pc",
             HasAcpi = s.Acpi && s.Machine == "pc",
+            HasUsb = s.Usb,
             HasHpet = s.Hpet && s.Machine == "pc",
             Firmware = firmware,
             Kernel = kernel,

@@ -71,6 +71,7 @@ internal static class Options
         new("nodefaults", null, "no devices but those asked for", (s, _) => s.NoDefaults = true),
         new("no-user-config", null, "accepted: there is no configuration file", (_, _) => { }),
         new("nodefconfig", null, "accepted: there is no configuration file", (_, _) => { }),
+        new("usb", null, "the USB host controller; nothing can be plugged into it yet", (s, _) => s.Usb = true),
         new("no-reboot", null, "exit instead of rebooting", (s, _) => s.NoReboot = true),
         new("no-shutdown", null, "stop instead of exiting when the guest powers off", (s, _) => s.NoShutdown = true),
         new("no-acpi", null, "no ACPI", (s, _) => s.Acpi = false),
@@ -218,7 +219,10 @@ internal static class Options
                 case "hpet":
                     s.Hpet = v == "on";
                     break;
-                case "usb" or "vmport" or "dump-guest-core" or "mem-merge" or "graphics" or "pcspk-audiodev":
+                case "usb":
+                    s.Usb = v == "on";
+                    break;
+                case "vmport" or "dump-guest-core" or "mem-merge" or "graphics" or "pcspk-audiodev":
                     break;
                 case "smm" when v is "on" or "off" or "auto":
                     s.Smm = v != "off";

@@ -18,6 +18,7 @@ internal sealed class Settings
     internal string Machine { get; set; } = "pc";
     internal bool Acpi { get; set; } = true;
     internal bool Hpet { get; set; } = true;
+    internal bool Usb { get; set; }
     internal bool Smm { get; set; } = true;
     internal string? Accelerator { get; set; }
     internal bool ReinjectPitTicks { get; set; } = true;

@@ -119,10 +119,11 @@ public sealed class BootTests
             string sum = Convert.ToHexStringLower(MD5.HashData(content.AsSpan(0, 1 << 20)));
             string floppy = Path.Combine(folder, "floppy");
             File.WriteAllBytes(floppy, content[..1_474_560]);
-            using var guest = new Guest("-m", "512", "-vga", "none", "-kernel", kernel, "-initrd", ramDisk, "-append", "console=ttyS0 panic=-1 quiet write",
+            using var guest = new Guest("-m", "512", "-vga", "none", "-kernel", kernel, "-initrd", ramDisk, "-append", "console=ttyS0 panic=-1 quiet write", "-usb",
                 "-drive", $"file={floppy},format=raw,if=floppy", "-drive", $"file={disk},format=raw,if=scsi", "-drive", $"file={Rescue},format=raw,if=scsi,media=cdrom", "-no-reboot");
             Assert.Equal(0, guest.WaitForExit(300));
             Assert.Contains("HOST sym53c8xx", guest.Serial);
+            Assert.Contains("USB UHCI Host Controller", guest.Serial);
             Assert.Contains($"MD5 sda {sum}", guest.Serial);
             Assert.Contains("WRITTEN sda", guest.Serial);
             Assert.Contains($"MD5 fd0 {sum}", guest.Serial);

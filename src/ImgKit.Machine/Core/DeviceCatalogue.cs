@@ -4,6 +4,7 @@ using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Storage;
 using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Devices.Storage.Scsi;
+using ImgKit.Machine.Devices.Usb;
 using ImgKit.Machine.Devices.Virtio;
 
 namespace ImgKit.Machine;
@@ -22,6 +23,7 @@ public static class DeviceCatalogue
         FloppyDriveDevice.Type,
         VirtioBlk.Type,
         VirtioRng.Type,
+        Uhci.Type,
         StdVga.Type,
         IsaVga.Type,
         MiscDevices.DebugExit,
