@@ -107,11 +107,11 @@ internal sealed class Session : IDisposable
     public void Replace(OpenedImage? image) => _image = image;
 
     /// <summary>Carries a request out and takes its time.</summary>
-    /// <param name="name">for the message when it fails.</param>
+    /// <param name="name">for the message when it fails; null: none, the exit code tells.</param>
     /// <param name="request">what to do.</param>
     /// <param name="time">how long it took.</param>
     /// <returns>false when it failed, which has been said.</returns>
-    public bool Perform(string name, Action<BlockDevice> request, out TimeSpan time)
+    public bool Perform(string? name, Action<BlockDevice> request, out TimeSpan time)
     {
         long start = Stopwatch.GetTimestamp();
         Exception? error = null;
@@ -127,7 +127,8 @@ internal sealed class Session : IDisposable
         Async.PrintDone();
         if (error is null)
             return true;
-        Console.Out($"{name} failed: {IoError.Text(error)}\n");
+        if (name is not null)
+            Console.Out($"{name} failed: {IoError.Text(error)}\n");
         return false;
     }
 

@@ -12,7 +12,7 @@ internal static class StateCommands
         Name = "flush",
         ShortName = "f",
         Summary = "flush all in-core file state to disk",
-        Run = (session, _) => session.Perform("flush", static d => d.Flush(), out var _),
+        Run = (session, _) => session.Perform(null, static d => d.Flush(), out var _),
     };
 
     public static IoCommand Discard { get; } = new()

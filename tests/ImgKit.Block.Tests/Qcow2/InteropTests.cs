@@ -109,6 +109,25 @@ public sealed class InteropTests
         Assert.True(data.AsSpan().SequenceEqual(File.ReadAllBytes(below)));
     }
 
+    [Fact]
+    public void A_data_file_is_as_long_as_the_disk_and_given_only_to_images_that_have_one()
+    {
+        using var folder = new TestData.Folder();
+        string path = folder.File("a.qcow2"), plain = folder.File("b.qcow2"), data = folder.File("a.data");
+        Images.Create(path, 3 << 20, "data_file=" + data);
+        Assert.Equal(3 << 20, new FileInfo(data).Length);
+        Qemu.CheckClean(path);
+        Images.Create(plain, 1 << 20);
+        string Refusal(string file)
+        {
+            var options = new BlockOptions();
+            options.Set("data-file.filename", file);
+            return Assert.Throws<ImageException>(() => new ImageOpener().Open(plain, "qcow2", new OpenSettings(), options).Dispose()).Message;
+        }
+        Assert.Contains("'data-file' can only be set for images with an external data file", Refusal(data), StringComparison.Ordinal);
+        Assert.Contains("No such file or directory", Refusal(folder.File("none")), StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("")]
     [InlineData(",data_file_raw=on")]

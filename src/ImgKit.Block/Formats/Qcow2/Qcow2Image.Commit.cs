@@ -165,9 +165,17 @@ internal sealed partial class Qcow2Image
             WriteFeatureBits();
             _marksDirty = false;
         }
-        if (_hasDataFile)
-            _data.Flush();
-        _file.Flush();
+        try
+        {
+            if (_hasDataFile)
+                _data.Flush();
+            _file.Flush();
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            // All metadata is written. A close promises no more; who must know calls Flush before.
+            return;
+        }
     }
 
     /// <summary>The last commit. What fails is told in the peer's words, for a close has no result.</summary>

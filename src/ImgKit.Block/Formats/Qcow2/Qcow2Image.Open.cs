@@ -115,10 +115,15 @@ internal sealed partial class Qcow2Image
         if (context.Options.TakeString("data-file") is { } reference)
             throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'", FileName);
         var child = context.Options.TakeChild("data-file");
+        // The bytes as they are, unless the user says otherwise: what a guest wrote must not choose the format.
+        var settings = context.Settings with { NoBacking = false, ForCheck = false, WriteThrough = false };
         if (!has)
         {
             if (!child.IsEmpty)
+            {
+                OpenGivenDataFile(context, child, settings).Dispose();
                 throw Bad("'data-file' can only be set for images with an external data file", FileName);
+            }
             if ((Header.Autoclear & AutoclearDataFileRaw) != 0)
                 throw Bad("data-file-raw requires a data file", FileName);
             return;
@@ -128,19 +133,9 @@ internal sealed partial class Qcow2Image
             return;
         if (child.IsEmpty && string.IsNullOrEmpty(Header.DataFile))
             throw Bad("'data-file' is required for this image", FileName);
-        // The bytes as they are, unless the user says otherwise: what a guest wrote must not choose the format.
-        var settings = context.Settings with { NoBacking = false, ForCheck = false, WriteThrough = false };
-        if (child.TakeString("filename") is { } given)
-        {
-            string? driver = child.Contains("driver") ? null : context.Opener.DriverForFile(given).Name;
-            if (driver is null)
-                child.Set("filename", given);
-            _data = driver is null ? context.Opener.Open(child, settings) : context.Opener.Open(given, driver, settings, child);
-            return;
-        }
         if (!child.IsEmpty)
         {
-            _data = context.Opener.Open(child, settings);
+            _data = OpenGivenDataFile(context, child, settings);
             return;
         }
         string name = Header.DataFile!;
@@ -149,6 +144,13 @@ internal sealed partial class Qcow2Image
         if (!isJson && name[0] != '/' && !FileNames.HasProtocol(name))
             name = "file:" + name;
         _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, name, isJson ? "raw" : context.Opener.DriverForFile(name).Name, settings);
+    }
+
+    private static BlockDevice OpenGivenDataFile(OpenContext context, BlockOptions child, OpenSettings settings)
+    {
+        if (child.Contains("driver") || child.TakeString("filename") is not { } given)
+            return context.Opener.Open(child, settings);
+        return context.Opener.Open(given, context.Opener.DriverForFile(given).Name, settings, child);
     }
 
     private void OpenBacking(OpenContext context)
