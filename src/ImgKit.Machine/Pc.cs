@@ -131,7 +131,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         if (controllers != InterruptControllers.Kernel)
             _pit = Add(new Pit(Services, Services.IsaLine(0)));
 
-        var a20 = Add(new A20Gate(Services, open => A20Changed?.Invoke(open)));
+        var a20 = Add(new A20Gate(Services, Engine.SetA20));
         Keyboard = Add(new I8042(Services, a20));
         _rtc = Add(new Rtc(Services, Services.IsaLine(8), options.Date));
         Dma = Add(new Dma8237(Services));
@@ -226,9 +226,6 @@ public sealed partial class Pc : IMachineControl, IDisposable
 
     /// <summary>The options it was made with.</summary>
     public PcOptions Options => _options;
-
-    /// <summary>Told of address line 20: true is open.</summary>
-    public event Action<bool>? A20Changed;
 
     /// <summary>Adds a device, to be reset and saved with the machine.</summary>
     public T Add<T>(T device) where T : Device

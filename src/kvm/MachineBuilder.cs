@@ -3,7 +3,6 @@ using System.Text;
 using ImgKit.Block;
 using ImgKit.CommandLine;
 using ImgKit.Cpu.Models;
-using ImgKit.Cpu.Translator;
 using ImgKit.Machine;
 using ImgKit.Machine.CharDevices;
 using ImgKit.Machine.Devices.Storage;
@@ -103,8 +102,6 @@ internal sealed class MachineBuilder : IDisposable
             options.IdeDrives[2] = new Drive { Name = "ide1-cd0", IsCdRom = true, IsRemovable = true, IsReadOnly = true };
 
         _pc = new Pc(options) { Report = Program.Say };
-        if (_pc.Engine is TranslatorEngine translator)
-            _pc.A20Changed += translator.SetA20;
         foreach (var p in placed)
             _drives.Add(p.Drive);
         for (int i = 0; i < 4; i++)

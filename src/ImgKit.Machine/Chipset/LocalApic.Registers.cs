@@ -1,5 +1,3 @@
-using System.Numerics;
-
 namespace ImgKit.Machine.Chipset;
 
 // The registers as the processor reaches them: in memory, and as MSRs of the x2APIC (Intel SDM 3A, 11.4.1 and 11.12).
