@@ -50,9 +50,9 @@ internal sealed class GuestProgram
     /// <summary>Writes bytes to guest memory from 64 KiB on.</summary>
     internal GuestProgram Put(int at, ReadOnlySpan<byte> bytes)
     {
+        Span<byte> word = stackalloc byte[8];
         for (int i = 0; i < bytes.Length; i += 8)
         {
-            Span<byte> word = stackalloc byte[8];
             word.Clear();
             bytes[i..Math.Min(i + 8, bytes.Length)].CopyTo(word);
             Add(Step.Memory, (ushort)(at + i), 8, BinaryPrimitives.ReadUInt64LittleEndian(word));

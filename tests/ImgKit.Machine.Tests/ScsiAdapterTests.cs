@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Text;
-using ImgKit.Machine.Chipset;
 using ImgKit.Machine.Devices.Storage.Scsi;
 using ImgKit.Machine.Pci;
 
