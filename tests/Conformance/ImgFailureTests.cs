@@ -43,7 +43,7 @@ public sealed class ImgFailureTests : IDisposable
         string fs = Mount("tmpfs", "-o", "size=6M");
         var (code, output) = Img(fs, command.Replace("SRC", _source, StringComparison.Ordinal));
         Assert.Equal(1, code);
-        string message = Assert.Single(output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(static l => !l.StartsWith("Formatting ", StringComparison.Ordinal)));
+        string message = Assert.Single(output.Split('\n', StringSplitOptions.RemoveEmptyEntries), static l => !l.StartsWith("Formatting ", StringComparison.Ordinal));
         Assert.StartsWith("kvm-img: ", message, StringComparison.Ordinal);
         Assert.Contains("No space left on device", message, StringComparison.Ordinal);
         Assert.Empty(Directory.GetFiles(fs));

@@ -237,7 +237,7 @@ public sealed partial class ImgSpellingTests : IClassFixture<ImgSpellingTests.Im
             }
         }
         string[] known = [.. Peer[command].Split(' ').SelectMany(static o => o.TrimEnd(':').Split('=')).Where(static n => n.Length > 0)];
-        Assert.Empty(known.Where(n => !ran.Contains(n)));
+        Assert.DoesNotContain(known, n => !ran.Contains(n));
     }
 
     [Theory]
