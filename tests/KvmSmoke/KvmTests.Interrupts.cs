@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Iced.Intel;
 using ImgKit.Cpu;
 using ImgKit.Cpu.Kvm;
 using static Iced.Intel.AssemblerRegisters;

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Iced.Intel;
 using ImgKit.Cpu;
 using ImgKit.Cpu.Kvm;
 using ImgKit.Cpu.Models;
