@@ -54,6 +54,7 @@ public sealed unsafe class HostFile : IDisposable
     private const int FallocZeroRange = 16;
     private const nuint BlkGetSize64 = 0x80081272;
     private const nuint BlkSectorSize = 0x1268;
+    private const nuint BlkRoGet = 0x125E;
     private const nuint BlkDiscard = 0x1277;
     private const nuint BlkZeroOut = 0x127F;
     private const nuint FiClone = 0x40049409;
@@ -151,6 +152,13 @@ public sealed unsafe class HostFile : IDisposable
         if (fstat(_fd, &s) < 0)
             HostException.ThrowLast();
         return (long)s.st_size;
+    }
+
+    /// <summary>A block device that takes no writes, however it was opened.</summary>
+    public bool IsWriteProtected()
+    {
+        int isReadOnly = 0;
+        return Kind == HostFileKind.BlockDevice && NativeCalls.ioctl(_fd, BlkRoGet, &isReadOnly) == 0 && isReadOnly != 0;
     }
 
     /// <summary>Bytes that the file takes on its file system.</summary>

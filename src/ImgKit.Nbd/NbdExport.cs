@@ -84,8 +84,11 @@ public sealed class NbdExport
         }
         var (extent, _, depth) = BlockExtents.GetExtentAbove(Device, offset, count);
         long n = Math.Clamp(extent.Length, 1, count);
+        // Whole blocks are told of: one that changes within counts as data.
+        bool isMixed = n < MinBlock && n < count;
+        n = isMixed ? Math.Min(MinBlock, count) : n < count ? n - n % MinBlock : n;
         if (context == DepthId)
             return (n, extent.IsAllocated ? (uint)depth + 1 : 0);
-        return (n, (extent.IsData ? 0 : (uint)NbdAllocation.Hole) | (extent.IsZero ? (uint)NbdAllocation.Zero : 0));
+        return (n, isMixed ? 0 : (extent.IsData ? 0 : (uint)NbdAllocation.Hole) | (extent.IsZero ? (uint)NbdAllocation.Zero : 0));
     }
 }

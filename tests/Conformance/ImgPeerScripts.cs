@@ -76,6 +76,12 @@ internal static class ImgPeerScripts
         map disk.vmdk
         map --output=json so.vmdk
         map flat.vmdk
+        map --output=json flat.vmdk
+        map --output=json odd.raw
+        map odd.raw
+        map --output=json -f raw odd.raw
+        info --image-opts driver=raw,size=100,file.filename=disk.raw
+        info --image-opts driver=raw,size=100M,file.filename=disk.raw
         map --output=json two.vmdk
         map --output=json -s 1M -l 64k o2.qcow2
         map --output=json --start-offset=1000 --max-length=3000 o2.qcow2

@@ -60,6 +60,20 @@ public sealed class NbdServerTests
         Assert.Contains("\"start\": 2097152, \"length\": 2097152, \"depth\": 0, \"present\": true, \"zero\": true, \"data\": false", map);
     }
 
+    /// <summary>A format that was guessed has whole sectors only, and so are the parts that the server tells of.</summary>
+    [Theory]
+    [InlineData("", "[1024 False True]")]
+    [InlineData("-f raw", "[1000 False True][24 True False]")]
+    public void A_file_that_ends_within_a_sector_is_told_of_in_blocks(string options, string expected)
+    {
+        using var w = new Workspace();
+        File.WriteAllBytes(w["d"], [.. Enumerable.Repeat((byte)1, 1000)]);
+        string uri = w.Serve([.. options.Split(' ', StringSplitOptions.RemoveEmptyEntries), "-r", w["d"]]);
+        using var map = System.Text.Json.JsonDocument.Parse(Programs.Run("qemu-img", "map", "--output=json", "-f", "raw", uri));
+        Assert.Equal(expected, string.Concat(map.RootElement.EnumerateArray().Select(static e =>
+            $"[{e.GetProperty("length").GetInt32()} {e.GetProperty("zero").GetBoolean()} {e.GetProperty("data").GetBoolean()}]")));
+    }
+
     [Fact]
     public void Qemu_io_writes_zeroes_and_discards()
     {

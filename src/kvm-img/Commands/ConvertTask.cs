@@ -65,7 +65,7 @@ internal sealed class ConvertTask(CommonOptions common)
         var settings = new OpenSettings { ReadOnly = true, UnshareWrite = true }.WithCacheMode(SourceCache, "Invalid source cache option");
         using var interrupt = new InterruptGuard(Opener);
         common.DropsTarget = !SkipCreate;
-        using var progress = new Progress(common, 1);
+        using var progress = new Progress(common, 1, usesError: target == Pipe);
         using var digest = PrintDigest ? new ContentDigest() : null;
         try
         {
@@ -86,8 +86,10 @@ internal sealed class ConvertTask(CommonOptions common)
             foreach (var d in _opened)
                 d.Dispose();
         }
-        if (digest is not null && target != Pipe)
-            OutputWriter.Out.WriteLine($"{digest.Finish()}  {target}");
+        // The progress has its line to itself.
+        progress.Dispose();
+        if (digest is not null)
+            (target == Pipe ? OutputWriter.Error : OutputWriter.Out).WriteLine($"{digest.Finish()}  {target}");
     }
 
     private void Run(string[] sources, string target, OpenSettings settings, ContentDigest? digest, Progress progress)
@@ -266,8 +268,6 @@ internal sealed class ConvertTask(CommonOptions common)
             Digest = digest,
         });
         FinishSequential();
-        if (digest is not null)
-            OutputWriter.Error.WriteLine($"{digest.Finish()}  -");
     }
 
     private void CheckBitmaps()

@@ -16,6 +16,7 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
     private const nint SignalIgnore = 1;
     private static readonly TimeSpan JsonInterval = TimeSpan.FromMilliseconds(500);
 
+    private readonly OutputWriter _out;
     private readonly bool _text;
     private readonly bool _json;
     private readonly float _step;
@@ -34,8 +35,10 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
     /// <param name="common">says in which form.</param>
     /// <param name="step">percent between two prints.</param>
     /// <param name="total">what makes 100 %; can be set later.</param>
-    public Progress(CommonOptions common, float step, long total = 0)
+    /// <param name="usesError">standard output is taken: an image goes there.</param>
+    public Progress(CommonOptions common, float step, long total = 0, bool usesError = false)
     {
+        _out = usesError ? OutputWriter.Error : OutputWriter.Out;
         _text = common.ShowProgress && !common.Quiet && !common.JsonProgress;
         _json = common.JsonProgress && !common.Quiet;
         _step = step;
@@ -96,7 +99,7 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
     {
         _signal?.Dispose();
         if (_text && !_ended)
-            OutputWriter.Out.WriteLine();
+            _out.WriteLine();
         _ended = true;
     }
 
@@ -110,8 +113,8 @@ internal sealed partial class Progress : IProgress<long>, IDisposable
         string text = ((double)_current).ToString("F2", CultureInfo.InvariantCulture);
         if (_text)
         {
-            OutputWriter.Out.Write($"    ({text}/100%)\r");
-            OutputWriter.Out.Flush();
+            _out.Write($"    ({text}/100%)\r");
+            _out.Flush();
         }
         else if (_asked)
         {

@@ -159,7 +159,7 @@ public sealed class FileDeviceTests : IDisposable
         Assert.Equal(99, System.IO.File.ReadAllBytes(name)[1024]);
         options.Set("size", "4k");
         var e = Assert.Throws<ImageException>(() => _opener.Open(name, "raw", OpenSettings.ReadOnlyDefault, options));
-        Assert.Contains("has to be smaller or equal to the actual size", e.Message, StringComparison.Ordinal);
+        Assert.Contains("has to be smaller or equal to the  actual size", e.Message, StringComparison.Ordinal);
     }
 
     [Fact]

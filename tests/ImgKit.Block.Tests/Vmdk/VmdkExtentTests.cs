@@ -34,6 +34,18 @@ public sealed class VmdkExtentTests
     }
 
     [Fact]
+    public void A_hole_in_a_flat_extent_is_zero_and_has_its_place()
+    {
+        using var folder = new TestData.Folder();
+        VmdkPeerTests.Create(folder.File("t.vmdk"), 4 << 20, "subformat=monolithicFlat");
+        using var image = VmdkPeerTests.Open(folder.File("t.vmdk"), readOnly: false);
+        image.Write(1 << 20, Filled(1 << 20, 1));
+        var e = image.GetExtent(2 << 20, 2 << 20);
+        Assert.True(e is { IsZero: true, IsData: true, HostOffset: 2 << 20, Length: 2 << 20 });
+        Assert.True(image.GetExtent(1 << 20, 3 << 20) is { IsZero: false, IsData: true, Length: 1 << 20 });
+    }
+
+    [Fact]
     public void What_is_marked_NOACCESS_is_not_read()
     {
         using var folder = new TestData.Folder();

@@ -136,7 +136,11 @@ internal static class Qcow2Creator
             CreateDataFile(context, o);
         using (var file = context.CreateStorage())
         {
-            foreach (var (offset, bytes) in EmptyImage(o))
+            var pieces = EmptyImage(o);
+            // A device has something in it already, and what is left out of the tables is zeroes.
+            if (file.Length > 0)
+                file.WriteZeroes(0, Math.Min(file.Length, pieces.Max(p => p.Offset + p.Bytes.Length + (1L << o.ClusterBits) - 1 & -(1L << o.ClusterBits))));
+            foreach (var (offset, bytes) in pieces)
                 file.Write(offset, bytes);
         }
         var preallocation = o.DataFileRaw && o.Preallocation == Preallocation.Off ? Preallocation.Metadata : o.Preallocation;

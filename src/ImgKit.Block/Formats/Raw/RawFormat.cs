@@ -39,8 +39,10 @@ public static class RawFormat
                 context.FileName);
         if (size > length - offset)
             throw new ImageException(ImageErrorKind.InvalidArgument,
-                $"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the actual size of the containing file ({length})",
+                $"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  actual size of the containing file ({length})",
                 context.FileName);
+        if (size % 512 > 0)
+            throw new ImageException(ImageErrorKind.InvalidArgument, "Specified size is not multiple of 512", context.FileName);
         var image = new RawImage(context.File, offset, size, context.IsProbed ? context.Opener.Drivers : null);
         if (name is not null)
             image.FileName = name;

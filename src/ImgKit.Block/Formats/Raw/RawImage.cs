@@ -99,8 +99,8 @@ internal sealed class RawImage : BlockDevice
         if (left <= 0)
             return new(count, ExtentKind.Zero | ExtentKind.Allocated | ExtentKind.OffsetValid, _start + offset, _storage);
         var e = _storage.GetExtent(_start + offset, Math.Min(count, left));
-        // The rest of the last sector belongs to a hole in front of it; where only whole sectors exist, to data, too.
-        if (e.Length == left && (e.IsZero || Limits.RequestAlignment >= Sector))
+        // The rest of the last sector belongs to a hole in front of it; where the storage has whole sectors only, to data, too.
+        if (e.Length == left && (e.IsZero || _storage.Limits.RequestAlignment >= Sector))
             e = e with { Length = count };
         return e with { HostDevice = e.HostDevice ?? _storage };
     }

@@ -145,7 +145,11 @@ internal static class VmdkCreate
     {
         var header = NewHeader(size, options);
         var (rgd, gd, first, tables) = Layout(size, !options.IsStream);
-        file.Resize(first * 512);
+        // A device has something in it already; tables and the rest of the descriptor are zeroes.
+        if (file.Length > 0)
+            file.WriteZeroes(0, Math.Min(file.Length, first * 512));
+        if (file.Length < first * 512)
+            file.Resize(first * 512);
         var directory = new uint[tables];
         foreach (long place in (ReadOnlySpan<long>)[rgd, gd])
         {

@@ -99,7 +99,8 @@ internal sealed class FlatExtent(BlockDevice file, long start, long length) : Vm
         if (at >= file.Length)
             return new(count, ExtentKind.Zero | ExtentKind.Allocated, 0);
         var e = file.GetExtent(at, Math.Min(count, file.Length - at));
-        return e with { Kind = e.Kind | ExtentKind.Allocated, HostDevice = e.HostDevice ?? file };
+        // All of a flat extent has its place in the file, also where that has a hole.
+        return e with { Kind = e.Kind | ExtentKind.Allocated | ExtentKind.Data, HostDevice = e.HostDevice ?? file };
     }
 
     public override void Grow(long length, Preallocation preallocation)

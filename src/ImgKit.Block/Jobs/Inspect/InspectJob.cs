@@ -111,7 +111,7 @@ public static class InspectJob
         for (long at = 0; at < image.Length;)
         {
             var e = image.GetExtent(at, image.Length - at);
-            if (e.IsData)
+            if (e.IsData && !e.IsZero)
                 data += e.Length;
             at += e.Length;
         }

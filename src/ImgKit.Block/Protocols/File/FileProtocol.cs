@@ -92,7 +92,11 @@ public static class FileProtocol
         var mode = (settings.ReadOnly ? HostFileMode.Read : HostFileMode.ReadWrite) | (settings.Direct ? HostFileMode.Direct : 0);
         try
         {
-            return HostFile.Open(name, mode);
+            var file = HostFile.Open(name, mode);
+            if (settings.ReadOnly || !file.IsWriteProtected())
+                return file;
+            file.Dispose();
+            throw new ImageException(ImageErrorKind.ReadOnly, "The device is not writable: Permission denied", name) { Errno = 13 };
         }
         catch (HostException e)
         {
@@ -146,7 +150,7 @@ public static class FileProtocol
     {
         string name = context.Options.TakeString("filename") ?? WithoutPrefix(context.FileName, driver + ":");
         _ = context.Options.TakeString("size");
-        using HostFile file = OpenHostFile(name, new OpenSettings());
+        using HostFile file = OpenForCreation(name, driver);
         if (file.Kind == HostFileKind.CharacterDevice)
             throw new ImageException(ImageErrorKind.Unsupported, "Cannot grow device files", name);
         if (file.Kind != HostFileKind.BlockDevice)
@@ -155,5 +159,20 @@ public static class FileProtocol
             throw new ImageException(ImageErrorKind.Io, "Device is too small", name);
         // What looked like an image before must not be found by probing afterwards.
         file.Write(0, ZeroBuffer.Span((int)Math.Min(512, file.GetLength())));
+    }
+
+    private static HostFile OpenForCreation(string name, string driver)
+    {
+        try
+        {
+            return OpenHostFile(name, new OpenSettings());
+        }
+        catch (ImageException e)
+        {
+            throw new ImageException(e.Kind, $"Protocol driver '{driver}' does not support image creation, and opening the image failed: {e.Message}", name, inner: e)
+            {
+                Errno = e.Errno,
+            };
+        }
     }
 }
