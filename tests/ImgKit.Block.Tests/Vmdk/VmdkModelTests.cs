@@ -220,6 +220,56 @@ public sealed class VmdkModelTests
         Assert.False(b.AsSpan().ContainsAnyExcept((byte)5));
     }
 
+    [Theory]
+    [InlineData("subformat=twoGbMaxExtentSparse", 3)]
+    [InlineData("subformat=twoGbMaxExtentSparse,zeroed_grain=on", 3)]
+    [InlineData("subformat=twoGbMaxExtentFlat", 3)]
+    [InlineData("subformat=monolithicSparse", 1)]
+    [InlineData("subformat=monolithicFlat", 1)]
+    public void A_grown_image_is_described_as_it_is_and_stays_split(string options, int extents)
+    {
+        using var folder = new TestData.Folder();
+        string file = folder.File("t.vmdk");
+        VmdkPeerTests.Create(file, 1 << 30, options);
+        using (var image = VmdkPeerTests.Open(file, readOnly: false))
+        {
+            image.Write(1000 << 20, [1, 2, 3]);
+            image.Resize(5L << 30);
+            image.Write((4L << 30) - 1, [4, 5]);
+            image.Write((2L << 30) - 1, [6, 7]);
+        }
+        using var reader = new StreamReader(file, System.Text.Encoding.Latin1);
+        char[] text = new char[12_000];
+        var lines = new string(text, 0, reader.ReadBlock(text)).Split('\n').Where(static l => l.StartsWith("RW ", StringComparison.Ordinal)).ToArray();
+        Assert.Equal(extents, lines.Length);
+        Assert.Equal(5L << 21, lines.Sum(static l => long.Parse(l.Split(' ')[1], System.Globalization.CultureInfo.InvariantCulture)));
+        if (extents > 1)
+            Assert.All(lines, static l => Assert.True(long.Parse(l.Split(' ')[1], System.Globalization.CultureInfo.InvariantCulture) <= 1 << 22));
+        Assert.Contains("virtual size: 5 GiB", Peer.QemuImg("info", file), StringComparison.Ordinal);
+        Assert.Contains("No errors", Peer.QemuImg("check", file), StringComparison.Ordinal);
+        Peer.QemuIo(file, "vmdk", "read -P 4 4294967295 1", "read -P 5 4G 1", "read -P 6 2147483647 1", "read -P 7 2G 1", "read -P 2 1048576001 1", "read -P 0 3G 64k");
+        using var again = VmdkPeerTests.Open(file);
+        byte[] b = new byte[2];
+        again.Read((4L << 30) - 1, b);
+        Assert.Equal([4, 5], b);
+    }
+
+    [Fact]
+    public void A_file_in_the_way_of_a_new_extent_stays()
+    {
+        using var folder = new TestData.Folder();
+        VmdkPeerTests.Create(folder.File("t.vmdk"), 1 << 20, "subformat=twoGbMaxExtentSparse");
+        string descriptor = File.ReadAllText(folder.File("t.vmdk"));
+        File.WriteAllText(folder.File("t-s003.vmdk"), "mine");
+        using (var image = VmdkPeerTests.Open(folder.File("t.vmdk"), readOnly: false))
+            Assert.Contains("is in the way", Assert.Throws<ImageException>(() => image.Resize(5L << 30)).Message, StringComparison.Ordinal);
+        Assert.Equal(descriptor, File.ReadAllText(folder.File("t.vmdk")));
+        Assert.Equal("mine", File.ReadAllText(folder.File("t-s003.vmdk")));
+        Assert.False(File.Exists(folder.File("t-s002.vmdk")));
+        using var again = VmdkPeerTests.Open(folder.File("t.vmdk"));
+        Assert.Equal(1 << 20, again.Length);
+    }
+
     [Fact]
     public void Bytes_gained_do_not_show_the_parents()
     {

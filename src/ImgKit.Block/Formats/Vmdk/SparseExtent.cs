@@ -45,6 +45,9 @@ internal sealed partial class SparseExtent : VmdkExtent
 
     public override long Length => _sectors * 512;
 
+    /// <summary>Entry 1 means a grain of zeroes.</summary>
+    public bool HasZeroedGrains => _layout.ZeroedGrains;
+
     public override BlockDevice File => _file;
 
     public override int GrainSize { get; }

@@ -98,10 +98,7 @@ internal static class VmdkCreate
                 ? string.Create(CultureInfo.InvariantCulture, $"{prefix}-{(options.IsFlat ? 'f' : 's')}{i:D3}{suffix}")
                 : $"{prefix}-flat{suffix}";
             using var file = context.Opener.CreateFile(folder + name);
-            if (options.IsFlat)
-                file.Resize(n, new ResizeOptions(options.Preallocation));
-            else
-                WriteEmptySparse(file, n, options);
+            WriteExtent(file, n, options);
             lines.Append(CultureInfo.InvariantCulture, $"RW {n / 512} {(options.IsFlat ? "FLAT" : "SPARSE")} \"{name}\"{(options.IsFlat ? " 0" : "")}\n");
             left -= n;
         }
@@ -139,6 +136,15 @@ internal static class VmdkCreate
             Overhead = (ulong)first,
             CompressAlgorithm = options.IsStream ? SparseHeader.Deflate : (ushort)0,
         };
+    }
+
+    /// <summary>Makes an extent of a file.</summary>
+    public static void WriteExtent(BlockDevice file, long size, VmdkCreateOptions options)
+    {
+        if (options.IsFlat)
+            file.Resize(size, new ResizeOptions(options.Preallocation));
+        else
+            WriteEmptySparse(file, size, options);
     }
 
     private static void WriteEmptySparse(BlockDevice file, long size, VmdkCreateOptions options)

@@ -48,6 +48,17 @@ internal sealed class VmdkCreateOptions
 
     public bool IsStream => Subformat == "streamOptimized";
 
+    /// <summary>For one more extent of a split disk.</summary>
+    public static VmdkCreateOptions ForExtent(bool isFlat, bool zeroedGrain, Preallocation preallocation) => new()
+    {
+        Subformat = isFlat ? "twoGbMaxExtentFlat" : "twoGbMaxExtentSparse",
+        Adapter = "",
+        HardwareVersion = "",
+        ToolsVersion = "",
+        ZeroedGrain = zeroedGrain,
+        Preallocation = preallocation,
+    };
+
     /// <summary>Takes the options out and judges them.</summary>
     /// <param name="options">as given.</param>
     /// <param name="defaultSubformat">when none is given.</param>

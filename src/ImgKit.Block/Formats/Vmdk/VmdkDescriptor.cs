@@ -84,6 +84,9 @@ internal sealed class VmdkDescriptor
     /// <summary>Replaces an extent line.</summary>
     public void SetExtent(int line, ExtentLine extent) => _lines[line] = extent.ToString();
 
+    /// <summary>Puts extent lines in front of a line.</summary>
+    public void InsertExtents(int line, List<ExtentLine> extents) => _lines.InsertRange(line, extents.ConvertAll(e => e.ToString()));
+
     /// <summary>Sets the content's identity, also where it is repeated: the last 32 bits of <c>ddb.longContentID</c>.</summary>
     public void SetCid(uint cid)
     {

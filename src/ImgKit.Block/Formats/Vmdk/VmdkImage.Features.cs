@@ -1,13 +1,8 @@
-using System.Globalization;
-
 namespace ImgKit.Block.Formats.Vmdk;
 
 /// <summary>What the tools ask of a virtual disk beyond reading and writing.</summary>
 internal sealed partial class VmdkImage
 {
-    /// <summary>Extents of a split disk are at most this long.</summary>
-    internal const long SplitSize = 1L << 31;
-
     public int ClusterSize { get; }
 
     public bool IsDirty => false;
@@ -119,50 +114,5 @@ internal sealed partial class VmdkImage
             StoreDescriptor(flush: true);
             _parentChecked = false;
         }
-    }
-
-    public override void Resize(long length, ResizeOptions options = default)
-    {
-        length = checked(length + 511) & ~511L;
-        if (length == Length)
-            return;
-        if (length < Length)
-            throw new ImageException(ImageErrorKind.Unsupported, "vmdk images cannot be made smaller", FileName) { Errno = 95 };
-        var last = _extents[^1];
-        if (last.IsCompressed)
-            throw new ImageException(ImageErrorKind.Unsupported, "a streamOptimized vmdk image cannot be resized", FileName) { Errno = 95 };
-        long size = last.Length + (length - Length);
-        if (_extents.Count > 1 && size > SplitSize)
-            throw new ImageException(ImageErrorKind.Unsupported,
-                $"the last extent of a split vmdk image has room for {SplitSize - last.Length} bytes more, not for {length - Length}", FileName)
-            {
-                Errno = 95,
-            };
-        BeginChange(0, 1);
-        long old = Length;
-        last.Grow(size, options.Preallocation);
-        lock (_cidLock)
-        {
-            if (last.Line >= 0)
-            {
-                foreach (var (line, extent) in _descriptor.Extents())
-                    if (line == last.Line)
-                        _descriptor.SetExtent(line, extent with { Sectors = size / 512 });
-            }
-            UpdateGeometry(length);
-            StoreDescriptor(flush: true);
-        }
-        Volatile.Write(ref _length, length);
-        // A longer parent must not show in the bytes gained.
-        if (_backing is not null && _backing.Length > old)
-            WriteZeroes(old, Math.Min(length, _backing.Length) - old);
-    }
-
-    private void UpdateGeometry(long length)
-    {
-        if (long.TryParse(_descriptor.Get("ddb.geometry.heads"), CultureInfo.InvariantCulture, out long heads)
-            && long.TryParse(_descriptor.Get("ddb.geometry.sectors"), CultureInfo.InvariantCulture, out long sectors)
-            && heads is > 0 and <= 65536 && sectors is > 0 and <= 65536)
-            _descriptor.Update("ddb.geometry.cylinders", (length / 512 / (heads * sectors)).ToString(CultureInfo.InvariantCulture));
     }
 }

@@ -14,7 +14,7 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
     private readonly OpenContext _context;
     private readonly VmdkDescriptor _descriptor;
     private readonly DescriptorPlace _place;
-    private readonly List<VmdkExtent> _extents;
+    private volatile List<VmdkExtent> _extents;
     private readonly Lock _cidLock = new();
     private BlockDevice? _backing;
     private long _length;
@@ -91,16 +91,17 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
 
     private VmdkExtent ExtentAt(long offset)
     {
-        int low = 0, high = _extents.Count - 1;
+        var extents = _extents;
+        int low = 0, high = extents.Count - 1;
         while (low < high)
         {
             int middle = (low + high + 1) / 2;
-            if (_extents[middle].Start <= offset)
+            if (extents[middle].Start <= offset)
                 low = middle;
             else
                 high = middle - 1;
         }
-        return _extents[low];
+        return extents[low];
     }
 
     public override void Read(long offset, Span<byte> destination)

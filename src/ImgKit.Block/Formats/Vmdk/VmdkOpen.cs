@@ -119,7 +119,7 @@ internal static class VmdkOpen
         return new VmdkParts(descriptor, place, type, extents);
     }
 
-    private static VmdkExtent OpenExtent(OpenContext context, in ExtentLine line, int index)
+    internal static VmdkExtent OpenExtent(OpenContext context, in ExtentLine line, int index)
     {
         if (line.Type == "ZERO" || line.Access == ExtentAccess.None)
             return new EmptyExtent(line.Sectors * 512, line.Access == ExtentAccess.None);
