@@ -65,6 +65,45 @@ public sealed class HostDeviceTests
         Assert.Contains("No errors", Peer.QemuImg("check", "-f", format, loop.Device), StringComparison.Ordinal);
     }
 
+    /// <summary>A device ends where it ends: what a file gets behind its end must find room inside.</summary>
+    [Fact]
+    public void Counts_are_written_anew_and_disks_made_smaller_within_the_device()
+    {
+        using var folder = new TestData.Folder();
+        using var loop = new Loop(folder.File("disk"), 8 << 20);
+        var opener = new ImageOpener();
+        ImgKit.Block.Jobs.Create.CreateJob.Create(opener, opener.Drivers.Get("qcow2"), loop.Device, 6 << 20, new BlockOptions(), reproducible: false);
+        byte[] data = TestData.Mixed(2 << 20, 5);
+        using (var image = opener.Open(loop.Device, "qcow2", new OpenSettings()))
+        {
+            image.Write(1 << 20, data);
+            ((IAmendableImage)image).Amend(Vmdk.VmdkPeerTests.Options("refcount_bits=64"), force: false, null);
+        }
+        AssertContent();
+        // The count table's only entry is lost.
+        using (var d = opener.Open(loop.Device, "raw", new OpenSettings()))
+        {
+            byte[] header = new byte[56];
+            d.Read(0, header);
+            d.Write(System.Buffers.Binary.BinaryPrimitives.ReadInt64BigEndian(header.AsSpan(48)), new byte[8]);
+        }
+        using (var image = opener.Open(loop.Device, "qcow2", new OpenSettings { ForCheck = true }))
+            Assert.Equal(0, ((ICheckableImage)image).Check(CheckRepair.All, _ => { }).Corruptions);
+        AssertContent();
+        using (var image = opener.Open(loop.Device, "qcow2", new OpenSettings()))
+            image.Resize(4 << 20);
+        AssertContent();
+
+        void AssertContent()
+        {
+            Assert.Contains("No errors", Peer.QemuImg("check", "-f", "qcow2", loop.Device), StringComparison.Ordinal);
+            using var image = opener.Open(loop.Device, "qcow2", OpenSettings.ReadOnlyDefault);
+            byte[] all = new byte[image.Length];
+            image.Read(0, all);
+            Assert.True(ZeroBuffer.IsZero(all.AsSpan(0, 1 << 20)) && all.AsSpan(1 << 20, data.Length).SequenceEqual(data) && ZeroBuffer.IsZero(all.AsSpan(3 << 20)));
+        }
+    }
+
     [Fact]
     public void A_device_that_is_write_protected_is_refused_at_once()
     {

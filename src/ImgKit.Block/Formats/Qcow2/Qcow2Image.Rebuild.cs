@@ -5,14 +5,14 @@ namespace ImgKit.Block.Formats.Qcow2;
 
 internal sealed partial class Qcow2Image
 {
-    /// <summary>Writes reference counts anew, behind the end of the file, and makes the header name them. The old ones are free then.
+    /// <summary>Writes reference counts anew, behind the end of the file or, on a device, behind all that is in use, and makes the header name them. The old ones are free then.
     /// Alone, under the metadata lock.</summary>
     /// <param name="counts">of everything but the old table and blocks.</param>
     /// <param name="order">log2 of the bits of a count.</param>
     private void Rebuild(ReferenceCounts counts, int order)
     {
         long per = (long)_clusterSize * 8 >> order;
-        long start = Math.Max(DivUp(_file.Length, _clusterSize), 1);
+        long start = CanFileGrow() ? Math.Max(DivUp(_file.Length, _clusterSize), 1) : EndOfCounts();
         // Something may end in a cluster that the file does not reach.
         for (long c = counts.Length - 1; c >= start; c--)
             if (counts[c] != 0)
@@ -69,6 +69,26 @@ internal sealed partial class Qcow2Image
         _file.Flush();
         _refcounts.Load(table, order);
         MapMetadata();
+    }
+
+    private bool CanFileGrow()
+    {
+        var bottom = _file;
+        while (bottom.Storage is { } below)
+            bottom = below;
+        return bottom is Protocols.File.FileDevice { DriverName: "file" };
+    }
+
+    /// <summary>The first cluster behind the table and blocks that hold until the header names others.</summary>
+    private long EndOfCounts()
+    {
+        long clusters = _file.Length >> _clusterBits;
+        long end = Math.Max(1, (long)(Header.RefcountTableOffset >> _clusterBits) + Header.RefcountTableClusters);
+        end = end > clusters ? 1 : end;
+        foreach (ulong e in _refcounts.Table)
+            if ((long)((e & ~RefcountTableReserved) >> _clusterBits) is var block && block < clusters)
+                end = Math.Max(end, block + 1);
+        return end;
     }
 
     /// <summary>Header bytes 48 to 100 (version 2: to 60): where counts are, and how wide. One write.</summary>
