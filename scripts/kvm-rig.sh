@@ -6,6 +6,7 @@
 rig_package() {
   [ -d "$rig/$1" ] && return
   local unpacking
+  mkdir -p "$rig"
   unpacking=$(mktemp -d "$rig/unpacking.XXXXXX")
   (cd "$unpacking" && apt-get download -q "$1" >/dev/null 2>&1 && dpkg -x "$1"_*.deb . && rm "$1"_*.deb) \
     || { rm -r "$unpacking"; echo "kvm-rig: cannot get the package $1" >&2; return 1; }

@@ -120,7 +120,7 @@ public sealed partial class ConvertJob
             batch.Dispose();
         if (_failure is not null)
             System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(_failure);
-        if (_request.AnnounceData is null)
+        if (_request.AnnounceData is null && _done != _source.Length)
             _request.Progress?.Report(_source.Length);
     }
 
@@ -268,10 +268,13 @@ public sealed partial class ConvertJob
     {
         if (_request.Progress is not { } progress)
             return;
+        long before = _done;
         foreach (ref readonly var piece in batch.Pieces)
             if (piece.Kind == PieceKind.Data || _request.AnnounceData is null)
                 _done += piece.Length;
-        progress.Report(_done);
+        // What is no progress is not told: the peer prints 0 and 100 as often as they are reported.
+        if (_done != before)
+            progress.Report(_done);
     }
 
     /// <summary>The size of a block that is written whole or not at all.</summary>
