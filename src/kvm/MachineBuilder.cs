@@ -43,7 +43,7 @@ internal sealed class MachineBuilder : IDisposable
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
         var engines = new EngineChooser(s, Topology());
-        var opener = new DriveOpener(new ImageOpener { Warn = Program.Warn, Print = Program.Warn });
+        var opener = new DriveOpener(new ImageOpener { Warn = Program.Say, Print = Program.Print });
         var placed = OpenDrives(opener);
         foreach (string text in s.CharDevices)
             _chars.AddNamed(OptionList.Parse(text, "backend"));

@@ -34,9 +34,12 @@ internal static class Program
     }
 
     /// <summary>A line for the user, with the program's name in front.</summary>
-    internal static void Say(string message)
+    internal static void Say(string message) => Print($"{ProgramName.Base}: {message}");
+
+    /// <summary>A line for the user that stands by itself.</summary>
+    internal static void Print(string message)
     {
-        OutputWriter.Error.WriteLine($"{ProgramName.Base}: {message}");
+        OutputWriter.Error.WriteLine(message);
         OutputWriter.Error.Flush();
     }
 

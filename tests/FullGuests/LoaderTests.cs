@@ -44,8 +44,8 @@ public sealed class LoaderTests
             Tool.Run("/usr/bin/mcopy", "-i", floppy, Path.Combine(folder, "syslinux.cfg"), "::");
             using var guest = new Guest("-m", "64", "-fda", floppy, "-boot", "a");
             guest.WaitForSerial("SYSLINUX", 120);
-            guest.WaitForSerial("(usable)", 120);
-            guest.WaitForSerial("(reserved)", 30);
+            guest.WaitForSerial("usable", 120);
+            guest.WaitForSerial("reserved", 30);
             guest.Qmp("quit");
             Assert.Equal(0, guest.WaitForExit(60));
         }

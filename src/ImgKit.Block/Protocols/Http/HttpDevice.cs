@@ -159,7 +159,8 @@ internal sealed class HttpDevice : BlockDevice
             HttpConnection? connection = null;
             try
             {
-                connection = TakeConnection();
+                // After a failure the idle ones are no better: the server may have closed them all.
+                connection = attempt == 1 ? TakeConnection() : Connect();
                 var response = connection.Ask(offset, destination.Length);
                 if (response.Status != 206 || response.RangeStart != offset || response.Length != destination.Length || response.Total != Length)
                 {
