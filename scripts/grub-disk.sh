@@ -11,7 +11,7 @@ grub_disk() (
 
   mkdir -p "$folder/boot/grub/i386-pc"
   cp $from/*.mod $from/*.lst "$folder/boot/grub/i386-pc/"
-  mke2fs -q -t ext4 -U "$uuid" -L root -E hash_seed="$uuid" -O '^metadata_csum_seed,^orphan_file' -d "$folder" "$image.root" $((megabytes - 1))M
+  mke2fs -q -t ext4 -U "$uuid" -L root -E hash_seed="$uuid" -O '^metadata_csum_seed,^orphan_file' -d "$folder" "$image.root" $((megabytes - 1))M >&2
 
   # The core image, for the gap before the partition: it finds the file system on whatever disk the BIOS knows it as.
   echo "search.fs_uuid $uuid root
