@@ -53,9 +53,6 @@ internal sealed class CompressedExtent : VmdkExtent
 
     private object Sync => _tables.SyncRoot;
 
-    /// <summary>The most that a stored grain can take, header included; more is not a grain of this size.</summary>
-    private int MaxStored => checked(GrainSize * 2 + 1024);
-
     private bool IsStored(uint entry) => entry > 1 || (entry == 1 && !_zeroedGrains);
 
     public override void Read(long offset, Span<byte> destination)
@@ -135,7 +132,7 @@ internal sealed class CompressedExtent : VmdkExtent
     private long EndOf(long grain, uint entry)
     {
         long at = entry * 512L;
-        long end = Math.Min(at + MaxStored, _file.Length);
+        long end = Math.Min(at + GrainStream.MaxStored(GrainSize), _file.Length);
         if ((grain + 1) * GrainSize < Length)
         {
             long next = _tables[grain + 1] * 512L;
@@ -177,24 +174,8 @@ internal sealed class CompressedExtent : VmdkExtent
     {
         if (!TryGetStream(stored, out var stream))
             throw Damaged(grain, at, "its length is impossible");
-        if (Deflate.TryDecompress(DeflateContainer.Zlib, stream, content, out int written))
-        {
-            // Only the last grain of a disk is allowed to be short of a whole one.
-            if (written < content.Length)
-                throw Damaged(grain, at, $"it holds {written} bytes instead of {content.Length}");
-            return;
-        }
-        // The last grain may be stored whole though the disk ends inside it.
-        if (content.Length < GrainSize)
-        {
-            byte[] whole = ArrayPool<byte>.Shared.Rent(GrainSize);
-            bool ok = Deflate.TryDecompress(DeflateContainer.Zlib, stream, whole.AsSpan(0, GrainSize), out written) && written >= content.Length;
-            whole.AsSpan(0, content.Length).CopyTo(content);
-            ArrayPool<byte>.Shared.Return(whole);
-            if (ok)
-                return;
-        }
-        throw Damaged(grain, at, "its data does not inflate");
+        if (GrainStream.Inflate(stream, content, GrainSize) is { } fault)
+            throw Damaged(grain, at, fault);
     }
 
     private bool TryGetStream(ReadOnlySpan<byte> stored, out ReadOnlySpan<byte> stream)

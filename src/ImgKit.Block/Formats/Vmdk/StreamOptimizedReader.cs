@@ -2,7 +2,6 @@ using System.Buffers;
 using System.Buffers.Binary;
 using System.Numerics;
 using ImgKit.Block.Jobs.Streams;
-using ImgKit.Host.Compression;
 
 namespace ImgKit.Block.Formats.Vmdk;
 
@@ -130,7 +129,7 @@ internal sealed class StreamOptimizedReader : SequentialImage
     {
         if (first >= (ulong)_capacity || first % (ulong)_grainSectors != 0)
             throw Damaged(at, $"a grain claims to start at sector {first}");
-        if (size > (long)UnitSize * 2 + 1024)
+        if (size > GrainStream.MaxStored(UnitSize))
             throw Damaged(at, $"a grain of {size} bytes is impossible");
         unit = (long)first / _grainSectors;
         if (unit <= _last)
@@ -150,19 +149,8 @@ internal sealed class StreamOptimizedReader : SequentialImage
 
     protected override void Decompress(long unit, ReadOnlySpan<byte> data, Span<byte> content)
     {
-        if (Deflate.TryDecompress(DeflateContainer.Zlib, data, content, out int written) && written == content.Length)
-            return;
-        // The last grain may be stored whole though the disk ends inside it.
-        if (content.Length < UnitSize)
-        {
-            byte[] whole = ArrayPool<byte>.Shared.Rent(UnitSize);
-            bool ok = Deflate.TryDecompress(DeflateContainer.Zlib, data, whole.AsSpan(0, UnitSize), out written) && written >= content.Length;
-            whole.AsSpan(0, content.Length).CopyTo(content);
-            ArrayPool<byte>.Shared.Return(whole);
-            if (ok)
-                return;
-        }
-        throw new ImageException(ImageErrorKind.Corrupt, $"compressed grain {unit} of '-' is damaged: its data does not inflate", "-") { Errno = 22 };
+        if (GrainStream.Inflate(data, content, UnitSize) is { } fault)
+            throw new ImageException(ImageErrorKind.Corrupt, $"compressed grain {unit} of '-' is damaged: {fault}", "-") { Errno = 22 };
     }
 
     private static ImageException Damaged(long at, string why) =>
