@@ -111,7 +111,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         }
         for (int i = 0; i < options.Processors; i++)
         {
-            var bus = new VcpuBus(Services) { SystemManagementMode = on => _host?.SetSystemManagementMode(on) };
+            var bus = new VcpuBus(Services);
             var thread = _vcpus.Add(Engine.CreateVcpu(i, bus));
             if (_apicBus != null)
                 bus.Apic = Add(_apicBus.Add(Services, thread));

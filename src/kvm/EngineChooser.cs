@@ -85,6 +85,6 @@ internal sealed class EngineChooser
                 HyperVVendor = _kvmModel.HyperVVendor,
                 TscKilohertz = _kvmModel.TscKilohertz,
             }, _kvm));
-        return engine ?? new TranslatorEngine(memory, _model ?? CpuModel.Parse(_settings.Cpu ?? "qemu64", _topology));
+        return engine ?? new TranslatorEngine(memory, _model ?? CpuModel.Parse(_settings.Cpu ?? "qemu64", _topology), inSmm);
     }
 }

@@ -134,8 +134,6 @@ public sealed class BusTests : IDisposable
         Assert.False(_board.Services.Space.Map.TryFind(0xA0000, out _));
         host.ConfigWrite(0x72, 0x48, 1);
         Assert.Equal(0x1Au, host.ConfigRead(0x72, 1));
-        host.SetSystemManagementMode(true);
-        Assert.True(_board.Services.Space.Map.TryFind(0xA0000, out _));
     }
 
     private sealed class TestFunction : PciDevice

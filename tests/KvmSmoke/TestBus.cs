@@ -66,10 +66,6 @@ internal sealed class TestBus : IVcpuBus
 
     public ulong ReadTimeStampCounter(Vcpu cpu) => (ulong)System.Diagnostics.Stopwatch.GetTimestamp();
 
-    public void SetSystemManagementMode(Vcpu cpu, bool active)
-    {
-    }
-
     public void EndOfInterrupt(Vcpu cpu, byte vector) => EndedVectors.Add(vector);
 
     /// <summary>All values written to a port, in order.</summary>

@@ -46,11 +46,7 @@ public static unsafe class ResetState
 
     private static void ResetCore(CpuContext* c, CpuServices s, bool bootstrap)
     {
-        if (c->InSmm != 0)
-        {
-            c->InSmm = 0;
-            s.Bus.SetSystemManagementMode(s.Vcpu, false);
-        }
+        c->InSmm = 0;
         new Span<ulong>(c->Gpr, 16).Clear();
         c->Gpr[Register.Rdx] = s.Model.Signature;
         c->Rip = 0xFFF0;

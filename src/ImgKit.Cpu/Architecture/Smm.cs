@@ -16,7 +16,6 @@ public static unsafe class Smm
     /// <summary>Delivers an SMI between instructions. The caller checks that the processor is not in SMM.</summary>
     public static void Enter(CpuContext* c, CpuServices s)
     {
-        s.Bus.SetSystemManagementMode(s.Vcpu, true);
         c->InSmm = 1;
         var area = new Area(s, c->Smbase + 0x8000u);
         if (s.Model.Has(CpuFeature.Lm))
@@ -54,7 +53,6 @@ public static unsafe class Smm
         else
             Load32(c, area);
         c->InSmm = 0;
-        s.Bus.SetSystemManagementMode(s.Vcpu, false);
         if ((c->Rflags & Flags.Vm) != 0)
             c->Cpl = 3;
         else

@@ -57,10 +57,6 @@ public interface IVcpuBus
     /// <summary>The time-stamp counter now (guest ticks, before IA32_TSC_ADJUST).</summary>
     ulong ReadTimeStampCounter(Vcpu cpu);
 
-    /// <summary>The guest enters or leaves system-management mode: the machine maps SMRAM accordingly. Not called by an engine that was given
-    /// the memory of that mode as a map of its own.</summary>
-    void SetSystemManagementMode(Vcpu cpu, bool active);
-
     /// <summary>Does work while the machine's lock is held (it may be held already by this thread): hand-over of collected writes, which
     /// must keep their order.</summary>
     void UnderLock(Action work)

@@ -140,7 +140,7 @@ internal sealed unsafe partial class MemoryUnit
     public override ulong ReadPhysical(ulong physicalAddress, int size)
     {
         physicalAddress &= _c->A20Mask;
-        return _engine.Memory.TryFind(physicalAddress, out var region)
+        return Map.TryFind(physicalAddress, out var region)
             ? Load((byte*)region.HostAddress + (physicalAddress - region.Start), size)
             : Bus.MmioRead(physicalAddress, size);
     }
@@ -148,7 +148,7 @@ internal sealed unsafe partial class MemoryUnit
     public override void WritePhysical(ulong physicalAddress, ulong value, int size)
     {
         physicalAddress &= _c->A20Mask;
-        if (!_engine.Memory.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
+        if (!Map.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
         {
             Bus.MmioWrite(physicalAddress, value, size);
             return;
@@ -170,7 +170,7 @@ internal sealed unsafe partial class MemoryUnit
     public override bool CompareExchangePhysical(ulong physicalAddress, ulong expected, ulong value, int size)
     {
         physicalAddress &= _c->A20Mask;
-        if (!_engine.Memory.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
+        if (!Map.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
             return true;
         byte* host = NoteWrite(region, physicalAddress, size);
         return size == 8
@@ -210,7 +210,7 @@ internal sealed unsafe partial class MemoryUnit
             return false;
         }
         physical = t.Physical & _c->A20Mask;
-        if (!_engine.Memory.TryFind(physical, out var region))
+        if (!Map.TryFind(physical, out var region))
             return true;
         hostPage = (byte*)((ulong)region.HostAddress + (physical & ~0xFFFUL) - region.Start);
         global = t.Global;

@@ -47,6 +47,9 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
 
     public override Vcpu Vcpu => _vcpu;
 
+    /// <summary>The memory that this CPU sees now. Whoever changes <see cref="CpuContext.InSmm"/> flushes the TLB.</summary>
+    private PhysicalMemoryMap Map => _c->InSmm != 0 ? _engine.MemoryInSmm : _engine.Memory;
+
     /// <summary>Set when translations were dropped: the code under way must not go on to the next instruction by itself.</summary>
     public bool Flushed { get; set; }
 
@@ -174,7 +177,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
     /// <summary>Any thread: stores to pages with a dirty log are marked anew.</summary>
     public void DropLoggedWriteEntries()
     {
-        foreach (var region in _engine.Memory.Regions)
+        foreach (var region in _engine.Memory.Regions.Concat(_engine.MemoryInSmm.Regions))
         {
             if (region.DirtyLog == 0)
                 continue;
@@ -280,7 +283,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         ulong physical = t.Physical & _c->A20Mask;
         place.Physical = physical;
         place.Size = size;
-        if (!_engine.Memory.TryFind(physical, out var region) || write && region.Kind != MemoryKind.Ram)
+        if (!Map.TryFind(physical, out var region) || write && region.Kind != MemoryKind.Ram)
             return true;
         byte* host = (byte*)region.HostAddress + (physical - region.Start);
         place.Host = host;
@@ -333,7 +336,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
             return false;
         }
         ulong physical = t.Physical & _c->A20Mask;
-        if (!_engine.Memory.TryFind(physical, out var region) || write && region.Kind != MemoryKind.Ram)
+        if (!Map.TryFind(physical, out var region) || write && region.Kind != MemoryKind.Ram)
             return false;
         byte* host = (byte*)region.HostAddress + (physical - region.Start);
         byte* hostPage = (byte*)((ulong)host & ~0xFFFUL);

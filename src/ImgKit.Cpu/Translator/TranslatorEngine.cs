@@ -6,21 +6,25 @@ namespace ImgKit.Cpu.Translator;
 /// is the knowledge of which pages hold translated code.</summary>
 public sealed class TranslatorEngine : CpuEngine
 {
-    private readonly PhysicalMemoryMap _memory;
+    private readonly PhysicalMemoryMap _memory, _memoryInSmm;
     private readonly CpuModel _model;
     private TranslatorVcpu[] _vcpus = [];
 
     /// <summary>Makes an engine over a map of guest memory.</summary>
     /// <param name="memory">may change at any time.</param>
     /// <param name="model">what the CPUs claim to be.</param>
+    /// <param name="inSmm">the memory as CPUs in system-management mode see it; null: as all others do.</param>
     /// <exception cref="PlatformNotSupportedException">the host cannot run translated code.</exception>
-    public TranslatorEngine(PhysicalMemoryMap memory, CpuModel model)
+    public TranslatorEngine(PhysicalMemoryMap memory, CpuModel model, PhysicalMemoryMap? inSmm = null)
     {
         ArgumentNullException.ThrowIfNull(memory);
         _memory = memory;
+        _memoryInSmm = inSmm ?? memory;
         _model = model;
         CodeArena.Prepare();
         memory.Changed += OnMapChanged;
+        if (inSmm != null)
+            inSmm.Changed += OnMapChanged;
         memory.DeviceWrote += OnDeviceWrote;
         memory.DirtyScan += OnDirtyScan;
     }
@@ -29,6 +33,8 @@ public sealed class TranslatorEngine : CpuEngine
     public override string Name => "soft";
 
     internal PhysicalMemoryMap Memory => _memory;
+
+    internal PhysicalMemoryMap MemoryInSmm => _memoryInSmm;
 
     internal CodeMap CodePages { get; } = new();
 
@@ -121,6 +127,7 @@ public sealed class TranslatorEngine : CpuEngine
     public override void Dispose()
     {
         _memory.Changed -= OnMapChanged;
+        _memoryInSmm.Changed -= OnMapChanged;
         _memory.DeviceWrote -= OnDeviceWrote;
         _memory.DirtyScan -= OnDirtyScan;
         CodePages.Dispose();

@@ -233,7 +233,6 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         if (_smi != 0 && _c->InSmm == 0 && _c->InterruptShadow == 0)
         {
             _smi = 0;
-            _c->Halted = 0;
             Smm.Enter(_c, Memory);
             return null;
         }

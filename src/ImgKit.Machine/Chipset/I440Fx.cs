@@ -15,7 +15,6 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
     private readonly PamArea[] _areas = new PamArea[13];
     private readonly MappedRange _smram, _smramInSmm;
     private uint _address;
-    private bool _smm;
 
     private sealed record PamArea(MappedRange Range, uint Start, uint Length, nint Rom);
 
@@ -70,7 +69,7 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
         }
         byte smram = Config[Smram];
         bool enabled = (smram & 8) != 0, open = (smram & 0x40) != 0, inSmm = (smram & 0x20) == 0;
-        _smram.Length = enabled && (open || (_smm && inSmm)) ? 0x20000u : 0;
+        _smram.Length = enabled && open ? 0x20000u : 0;
         _smramInSmm.Length = enabled && (open || inSmm) ? 0x20000u : 0;
         Services.Space.Update();
     }
@@ -80,15 +79,6 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
     {
         Config[Pam0] = 0x30;
         Config.Slice(Pam0 + 1, 6).Fill(0x33);
-        ApplyPam();
-    }
-
-    /// <summary>A processor enters or leaves system-management mode.</summary>
-    public void SetSystemManagementMode(bool active)
-    {
-        if (_smm == active)
-            return;
-        _smm = active;
         ApplyPam();
     }
 
@@ -156,7 +146,6 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
     {
         base.Reset();
         _address = 0;
-        _smm = false;
         ApplyPam();
     }
 
@@ -165,7 +154,6 @@ public sealed class I440Fx : PciDevice, IPortHandler, IMmioHandler
     {
         base.Describe(state);
         state.Field("address", ref _address);
-        state.Field("smm", ref _smm);
         if (state.IsLoading)
             ApplyPam();
     }

@@ -12,8 +12,6 @@ internal sealed class VcpuBus(MachineServices services) : IVcpuBus
     /// <summary>Acknowledges the PIC, where there is no APIC of ours before it.</summary>
     internal Func<int>? Acknowledge { get; set; }
 
-    internal Action<bool>? SystemManagementMode { get; set; }
-
     internal Action<byte>? Ended { get; set; }
 
     public uint PortRead(ushort port, int size)
@@ -91,12 +89,6 @@ internal sealed class VcpuBus(MachineServices services) : IVcpuBus
     }
 
     public ulong ReadTimeStampCounter(Vcpu cpu) => (ulong)services.Clock.Now;
-
-    public void SetSystemManagementMode(Vcpu cpu, bool active)
-    {
-        lock (services.Lock)
-            SystemManagementMode?.Invoke(active);
-    }
 
     public void EndOfInterrupt(Vcpu cpu, byte vector)
     {

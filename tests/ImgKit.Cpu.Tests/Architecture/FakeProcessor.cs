@@ -122,8 +122,6 @@ internal sealed class FakeBus : IVcpuBus
 
     public ulong ApicBase { get; set; } = 0xFEE00900;
 
-    public bool SmmActive { get; private set; }
-
     public uint PortRead(ushort port, int size) => uint.MaxValue;
 
     public void PortWrite(ushort port, uint value, int size)
@@ -155,8 +153,6 @@ internal sealed class FakeBus : IVcpuBus
     }
 
     public ulong ReadTimeStampCounter(Vcpu cpu) => TimeStamp;
-
-    public void SetSystemManagementMode(Vcpu cpu, bool active) => SmmActive = active;
 }
 
 internal sealed class FakeVcpu : Vcpu

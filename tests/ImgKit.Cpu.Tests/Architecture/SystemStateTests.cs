@@ -195,12 +195,12 @@ public sealed unsafe class SystemStateTests
         var before = new CpuState();
         StateTransfer.ToState(c, scene.P, before);
         Smm.Enter(c, scene.P);
-        Assert.Equal((1, true, 0x8000UL, 0x30000UL, 0), (c->InSmm, scene.P.FakeBus.SmmActive, c->Rip, c->Cs.Base, c->Cpl));
+        Assert.Equal((1, 0x8000UL, 0x30000UL, 0), (c->InSmm, c->Rip, c->Cs.Base, c->Cpl));
         Assert.Equal((2UL, 0UL), (c->Rflags, c->Cr0 & (Cr0.Pe | Cr0.Pg)));
         Assert.Equal(revision, (uint)scene.P.ReadPhysical(0x38000 + 0x7EFC, 4));
         scene.P.WritePhysical(0x38000 + baseField, 0xA0000, 4);
         Smm.Resume(c, scene.P);
-        Assert.Equal((0, false, 0xA0000u, 3), (c->InSmm, scene.P.FakeBus.SmmActive, c->Smbase, c->Cpl));
+        Assert.Equal((0, 0xA0000u, 3), (c->InSmm, c->Smbase, c->Cpl));
         var after = new CpuState();
         StateTransfer.ToState(c, scene.P, after);
         Assert.Equal(before.Gpr, after.Gpr);

@@ -112,10 +112,6 @@ internal sealed unsafe class ProgramMachine : IVcpuBus, IDisposable
 
     public ulong ReadTimeStampCounter(Vcpu cpu) => (ulong)_clock.ElapsedTicks;
 
-    public void SetSystemManagementMode(Vcpu cpu, bool active)
-    {
-    }
-
     public void Dispose()
     {
         // A processor that cannot be stopped still uses all of it.

@@ -17,13 +17,17 @@ internal sealed unsafe class Board : IVcpuBus, IDisposable
         NativeMemory.Clear(Ram, (nuint)ramSize);
         Map = new PhysicalMemoryMap();
         Map.Replace([new MemoryRegion(0, (ulong)ramSize, (nint)Ram, MemoryKind.Ram), .. more]);
-        Engine = new TranslatorEngine(Map, CpuModel.Parse(model));
+        MapInSmm = new PhysicalMemoryMap();
+        MapInSmm.Replace(Map.Regions);
+        Engine = new TranslatorEngine(Map, CpuModel.Parse(model), MapInSmm);
         Cpu = (TranslatorVcpu)Engine.CreateVcpu(0, this);
     }
 
     public byte* Ram { get; }
 
     public PhysicalMemoryMap Map { get; }
+
+    public PhysicalMemoryMap MapInSmm { get; }
 
     public TranslatorEngine Engine { get; }
 
@@ -77,10 +81,6 @@ internal sealed unsafe class Board : IVcpuBus, IDisposable
     public bool WriteMsr(Vcpu cpu, uint index, ulong value) => false;
 
     public ulong ReadTimeStampCounter(Vcpu cpu) => (ulong)System.Diagnostics.Stopwatch.GetTimestamp();
-
-    public void SetSystemManagementMode(Vcpu cpu, bool active)
-    {
-    }
 
     public void Load(ulong address, ReadOnlySpan<byte> bytes)
     {
