@@ -23,5 +23,8 @@ internal static unsafe class Mode
     /// <summary>64-bit mode.</summary>
     public static bool Is64Bit(CpuContext* c) => IsLong(c) && (c->Cs.Attributes & SegmentAttributes.Long) != 0;
 
+    /// <summary>Misaligned accesses of the program are faults (Intel SDM 3A 6.15, interrupt 17).</summary>
+    public static bool ChecksAlignment(CpuContext* c) => c->Cpl == 3 && (c->Rflags & Flags.Ac) != 0 && (c->Cr0 & Cr0.Am) != 0;
+
     public static int Iopl(CpuContext* c) => (int)(c->Rflags >> 12) & 3;
 }

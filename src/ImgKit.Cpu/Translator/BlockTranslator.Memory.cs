@@ -1,3 +1,4 @@
+using System.Numerics;
 using Iced.Intel;
 
 namespace ImgKit.Cpu.Translator;
@@ -38,6 +39,9 @@ internal sealed unsafe partial class BlockTranslator
 
     /// <summary>C# executes the present instruction where its operand is not in the TLB.</summary>
     private bool _interpretMiss;
+
+    /// <summary>Log2 of the alignment of the present instruction's operand, where checks are on; -1: it is as large as it is aligned.</summary>
+    private int _alignment = -1;
 
     /// <summary>Elements that the mask leaves out do not fault.</summary>
     private static bool IsMaskedMove(in Instruction instruction) =>
@@ -210,15 +214,20 @@ internal sealed unsafe partial class BlockTranslator
         int entry = -1)
     {
         _at = (Host.Rbp, Host.Rcx, 0);
+        int alignment = _alignment >= 0 ? _alignment : BitOperations.Log2((uint)size);
         uint site = NewSite((uint)size | (write ? Site.Write : 0) | (locked ? Site.Locked : 0) | (leaves ? Site.Leaves : 0) |
-            (uint)segment << 12);
+            (uint)segment << 12 | (uint)alignment << Site.AlignmentShift);
         _openCold = _cold.Count;
         EmitSegment(segment, addressBits, size, write, site);
         int tag = Layout.TlbTag(_mode.TlbSet, write);
         var cold = _interpretMiss
             ? new Cold { Kind = ColdKind.Interpret, Site = NewSite(0, interpreted: true) }
             : new Cold { Kind = ColdKind.Access, Site = site, Write = write };
-        if (entry >= 0)
+        if (_mode.ChecksAlignment)
+        {
+            cold.Fix = _e.JmpForward();
+        }
+        else if (entry >= 0)
         {
             EmitConstantLookup(ref cold, entry, size, write);
         }
@@ -336,7 +345,12 @@ internal sealed unsafe partial class BlockTranslator
                 case ColdKind.SegmentAccess:
                     if (item.Tag != 0)
                         _e.GsIndexed(0x2B, Host.Rbp, Host.Rcx, true, item.Tag, true);
-                    if (item.Kind == ColdKind.Access)
+                    if (item.Kind == ColdKind.Access && _mode.ChecksAlignment)
+                    {
+                        _e.MovImmediate(Host.Rcx, item.Site);
+                        _e.Call(_stubs.CheckedAccess);
+                    }
+                    else if (item.Kind == ColdKind.Access)
                     {
                         _e.MovImmediate(Host.Rcx, item.Site | ((_sites[item.Site].Info & 0xFF) - 1) << Stubs.SiteBits);
                         _e.Call((byte*)_stubs.SlowAccess[_mode.TlbSet * 2 + (item.Write ? 1 : 0)]);

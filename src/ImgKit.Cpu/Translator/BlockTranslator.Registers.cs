@@ -1,3 +1,4 @@
+using System.Numerics;
 using Iced.Intel;
 
 namespace ImgKit.Cpu.Translator;
@@ -74,8 +75,10 @@ internal sealed unsafe partial class BlockTranslator
             var access = info.GetOpAccess(memory);
             bool write = access is OpAccess.Write or OpAccess.ReadWrite or OpAccess.CondWrite or OpAccess.ReadCondWrite;
             _interpretMiss = IsMaskedMove(instruction);
+            _alignment = AlignmentOf(instruction);
             BeginMemory(OperandOf(instruction), instruction.MemorySize.GetSize(), write, instruction.HasLockPrefix);
             _interpretMiss = false;
+            _alignment = -1;
             result.MemoryIndexScale = 1;
             result.MemoryDisplSize = 1;
             result.SegmentPrefix = Register.None;
@@ -219,6 +222,26 @@ internal sealed unsafe partial class BlockTranslator
             _e.Rm(0xC7, 0, _at.Base, _at.Index, 0, _at.Displacement + (small ? 6 : 12 + 8 * i), true);
             _e.Int32(0);
         }
+    }
+
+    /// <summary>Log2 of the alignment that is checked where checks are on (Intel SDM 3A table 6-7; vectors as AMD's processors have them). Where a
+    /// vector must be aligned in any case, the host raises what follows.</summary>
+    private static int AlignmentOf(in Instruction instruction)
+    {
+        int size = instruction.MemorySize.GetSize();
+        if (size < 16)
+            return BitOperations.Log2((uint)Math.Min(size, 8));
+        bool aligned = instruction.Mnemonic switch
+        {
+            Mnemonic.Vmovaps or Mnemonic.Vmovapd or Mnemonic.Vmovdqa or Mnemonic.Vmovntps or Mnemonic.Vmovntpd or Mnemonic.Vmovntdq or
+                Mnemonic.Vmovntdqa => true,
+            Mnemonic.Movups or Mnemonic.Movupd or Mnemonic.Movdqu or Mnemonic.Lddqu or Mnemonic.Pcmpestri or Mnemonic.Pcmpestrm or
+                Mnemonic.Pcmpistri or Mnemonic.Pcmpistrm or Mnemonic.Pcmpestri64 or Mnemonic.Pcmpestrm64 or Mnemonic.Sha1nexte or
+                Mnemonic.Sha1msg1 or Mnemonic.Sha1msg2 or Mnemonic.Sha1rnds4 or Mnemonic.Sha256msg1 or Mnemonic.Sha256msg2 or
+                Mnemonic.Sha256rnds2 => false,
+            _ => instruction.Encoding == EncodingKind.Legacy,
+        };
+        return aligned ? 0 : 4;
     }
 
     private static bool IsRcxByte(in Instruction instruction, int operand) => instruction.GetOpKind(operand) == OpKind.Register &&

@@ -17,6 +17,9 @@ internal struct Site
     public const uint Write = 1 << 8;
     public const uint Locked = 1 << 9;
 
+    /// <summary>From this bit on: log2 of the alignment that is checked.</summary>
+    public const int AlignmentShift = 16;
+
     /// <summary>The instruction leaves the block by itself.</summary>
     public const uint Leaves = 1 << 11;
 
@@ -125,7 +128,7 @@ internal sealed unsafe partial class BlockTranslator
         if (count == 0)
             return null;
         ComputeLiveFlags(count);
-        PlanWindows(count, !alone && !careful && mode.Is64 && !mode.SingleStep);
+        PlanWindows(count, !alone && !careful && mode.Is64 && !mode.SingleStep && !mode.ChecksAlignment);
         while (((long)_e.P & 15) != 0)
             _e.Byte(0xCC);
         byte* entry = _e.P;

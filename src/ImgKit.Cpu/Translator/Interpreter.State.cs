@@ -214,6 +214,29 @@ internal sealed unsafe partial class Interpreter
         *StateComponents &= ~clear;
     }
 
+    /// <summary>A read that is not checked for alignment: of a part of an operand that has rules of its own.</summary>
+    private ulong ReadPieces(ulong linear, int size)
+    {
+        if ((linear & (ulong)(size - 1)) == 0)
+            return memory.ReadLinear(linear, size);
+        ulong value = 0;
+        for (int i = 0; i < size; i++)
+            value |= memory.ReadLinear(linear + (ulong)i, 1) << (8 * i);
+        return value;
+    }
+
+    private void WritePieces(ulong linear, ulong value, int size)
+    {
+        if ((linear & (ulong)(size - 1)) == 0)
+        {
+            memory.WriteLinear(linear, value, size);
+            return;
+        }
+        memory.ProbeLinear(linear, size, true);
+        for (int i = 0; i < size; i++)
+            memory.WriteLinear(linear + (ulong)i, (byte)(value >> (8 * i)), 1);
+    }
+
     private byte* Xmm(int number) => _c->XsaveArea + 160 + 16 * number;
 
     private byte* YmmHigh(int number) => _c->XsaveArea + AvxOffset + 16 * number;
@@ -260,7 +283,7 @@ internal sealed unsafe partial class Interpreter
             if (store)
                 memory.ProbeLinear(linear, element, true);
             else
-                values[at / element] = memory.ReadLinear(linear, element);
+                values[at / element] = ReadPieces(linear, element);
         }
         for (int at = 0; at < size; at += element)
         {
@@ -272,7 +295,7 @@ internal sealed unsafe partial class Interpreter
             else if ((Lane(mask, at)[element - 1] & 0x80) != 0)
             {
                 ulong linear = Linear(segment, origin + (ulong)at & Mask(AddressBits), element, true);
-                memory.WriteLinear(linear, element == 8 ? *(ulong*)lane : *(uint*)lane, element);
+                WritePieces(linear, element == 8 ? *(ulong*)lane : *(uint*)lane, element);
             }
         }
         if (!store && size == 16)

@@ -100,6 +100,8 @@ internal sealed unsafe partial class Interpreter
         {
             ulong from = GetPointer(6), to = GetPointer(7);
             ulong source = Linear(_stringSegment, from, size, false), target = Linear(0, to, size, true);
+            memory.CheckAlignment(source, size);
+            memory.CheckAlignment(target, size);
             ulong run = Backwards ? 0 : Math.Min(Run(source, from, size, count), Run(target, to, size, count));
             run = Allowed(_stringSegment, from, size, run, false);
             run = Allowed(0, to, size, run, true);
@@ -163,6 +165,7 @@ internal sealed unsafe partial class Interpreter
         {
             ulong to = GetPointer(7);
             ulong target = Linear(0, to, size, true);
+            memory.CheckAlignment(target, size);
             ulong run = Backwards ? 0 : Allowed(0, to, size, Run(target, to, size, count), true);
             if (run != 0)
             {
@@ -254,6 +257,7 @@ internal sealed unsafe partial class Interpreter
         {
             ulong target = Linear(0, GetPointer(7), size, true);
             // The device is asked only when the store cannot fault.
+            memory.CheckAlignment(target, size);
             memory.ProbeLinear(target, size, true);
             cpu.NoteBreakpoint(DebugRegisters.MatchPort(_c, port, size));
             memory.WriteLinear(target, bus.PortRead(port, size), size);

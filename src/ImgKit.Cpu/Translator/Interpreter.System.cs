@@ -322,8 +322,13 @@ internal sealed unsafe partial class Interpreter
     {
         Segments.CheckUserModePrevention(_c);
         bool gdt = _i.Mnemonic == Mnemonic.Sgdt;
-        WriteMemory(gdt ? _c->GdtrLimit : _c->IdtrLimit, 2);
-        WriteMemory(gdt ? _c->GdtrBase : _c->IdtrBase, _i.Code is Code.Sgdt_m1664 or Code.Sidt_m1664 ? 8 : 4, 2);
+        int size = _i.Code is Code.Sgdt_m1664 or Code.Sidt_m1664 ? 8 : 4;
+        ulong linear = OperandAddress(2 + size, true);
+        // Checked as a whole (Intel SDM 3A table 6-7).
+        memory.CheckAlignment(linear, 4);
+        memory.ProbeLinear(linear, 2 + size, true);
+        WritePieces(linear, gdt ? _c->GdtrLimit : _c->IdtrLimit, 2);
+        WritePieces(linear + 2, gdt ? _c->GdtrBase : _c->IdtrBase, size);
     }
 
     private void StoreWord(ulong value)

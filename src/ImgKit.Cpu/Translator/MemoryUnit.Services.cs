@@ -12,6 +12,7 @@ internal sealed unsafe partial class MemoryUnit
     {
         if (!IsLong)
             linear = (uint)linear;
+        CheckAlignment(linear, size, access);
         if (TryHit(SetOf(access), linear, size, false, out byte* host))
             return Load(host, size);
         int first = (int)(4096 - (linear & 0xFFF));
@@ -33,6 +34,7 @@ internal sealed unsafe partial class MemoryUnit
     {
         if (!IsLong)
             linear = (uint)linear;
+        CheckAlignment(linear, size, access);
         if (TryHit(SetOf(access), linear, size, true, out byte* host))
         {
             Store(host, value, size);
@@ -55,6 +57,13 @@ internal sealed unsafe partial class MemoryUnit
         Store(buffer, value, 8);
         WritePlace(low, buffer);
         WritePlace(high, buffer + first);
+    }
+
+    /// <summary>Throws #AC where an operand of 1, 2, 4 or 8 bytes must be aligned and is not.</summary>
+    public void CheckAlignment(ulong linear, int size, LinearAccess access = LinearAccess.Program)
+    {
+        if ((linear & (ulong)(size - 1)) != 0 && access == LinearAccess.Program && Mode.ChecksAlignment(_c))
+            throw new GuestFault(17, 0);
     }
 
     public override void ProbeLinear(ulong linear, int size, bool write, LinearAccess access = LinearAccess.Program)

@@ -71,6 +71,7 @@ internal sealed unsafe class Stubs
         Raise = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.RaiseHelper);
         byte* access = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowAccessHelper);
         SlowAccess = EmitRefills(access, false);
+        CheckedAccess = access;
         byte* window = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowWindowHelper);
         SlowWindow = EmitRefills(window, true);
         SlowSegment = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.SlowSegmentHelper);
@@ -118,6 +119,9 @@ internal sealed unsafe class Stubs
     /// <summary>By TLB set, for reads and then for writes. Called with a site and the size less 1 (from bit <see cref="SiteBits"/>) in ECX,
     /// linear address in RBP: gives a host address in RBP, 0 in RCX.</summary>
     public nint[] SlowAccess { get; }
+
+    /// <summary>The same without a look into the second-level TLB: C# checks the alignment, too.</summary>
+    public byte* CheckedAccess { get; }
 
     public const int SiteBits = 24;
 

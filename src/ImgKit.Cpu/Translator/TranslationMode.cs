@@ -1,3 +1,5 @@
+using ImgKit.Cpu.Architecture;
+
 namespace ImgKit.Cpu.Translator;
 
 /// <summary>What generated code may assume of a segment.</summary>
@@ -52,6 +54,9 @@ internal readonly struct TranslationMode(ulong key)
     /// <summary>One instruction a block, then back to C#.</summary>
     public bool SingleStep => (key & 1 << 14) != 0;
 
+    /// <summary>Accesses must be aligned (CR0.AM, RFLAGS.AC, CPL 3).</summary>
+    public bool ChecksAlignment => (key & 1 << 28) != 0;
+
     public SegmentClass Segment(int index) => (SegmentClass)(key >> (16 + 2 * index) & 3);
 
     public uint CodeBase => (uint)(key >> 32);
@@ -96,6 +101,8 @@ internal readonly struct TranslationMode(ulong key)
             key |= 1 << 13;
         if (singleStep)
             key |= 1 << 14;
+        if (Mode.ChecksAlignment(c))
+            key |= 1 << 28;
         if (code64)
         {
             key |= (ulong)SegmentClass.Based << (16 + 2 * 4) | (ulong)SegmentClass.Based << (16 + 2 * 5);

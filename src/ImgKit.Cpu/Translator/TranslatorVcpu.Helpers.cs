@@ -150,6 +150,12 @@ public sealed unsafe partial class TranslatorVcpu
 
     private ExitReason SlowAccess(in Site at, ulong linear)
     {
+        if (_mode.ChecksAlignment && (linear & (1UL << (int)(at.Info >> Site.AlignmentShift)) - 1) != 0)
+        {
+            _c->Rip = at.Rip;
+            DeliverFault(17, 0);
+            return ExitReason.Redispatch;
+        }
         bool write = (at.Info & Site.Write) != 0;
         int fault = Memory.SlowAccess(linear, (int)(at.Info & 0xFF), write, (at.Info & Site.Locked) != 0, out uint code);
         if (fault == 0)

@@ -16,19 +16,25 @@ internal sealed unsafe partial class HostComparison : IDisposable
     public const ulong Code = Region + 0x80000, Data = Region + 0x20000;
     public const int DataSize = 0x10000;
     private const ulong State = Region + 0x1000, Stub = Region + 0x4000, Epilogue = Region + 0x6000, PageTables = 0x10000;
-    private const ulong FarPointer = Region + 0x3000, Epilogue32 = Region + 0x7000;
+    private const ulong FarPointer = Region + 0x3000, Epilogue32 = Region + 0x7000, Handlers = Region + 0x8000, Faults = Region + 0x2000;
+
+    /// <summary>Pages that a program may not write, or not touch, in user mode.</summary>
+    public const ulong ReadOnlyPage = Region + 0xE0000, Hole = Region + 0xF0000;
 
     // Offsets in the native state block: 16 registers, flags, host stack pointer; FXSAVE/XSAVE area behind.
     private const int FlagsOffset = 128, HostStackOffset = 136, XsaveOffset = 0x400;
 
     private readonly int _bits;
+    private readonly NativeFaults? _faults;
+    private readonly UserGuest? _guest;
     private readonly Board _board;
     private readonly CpuState _state = new();
     private readonly byte[] _before = new byte[DataSize], _after = new byte[DataSize];
 
     /// <param name="bits">64, or less: then the host runs the code in compatibility mode, by a far jump to Linux's segment for it (or, for
     /// 16, one of the local descriptor table), and the guest in protected mode.</param>
-    public HostComparison(int bits = 64)
+    /// <param name="user">The guest runs at privilege level 3 with alignment checks possible, and faults are results like others.</param>
+    public HostComparison(int bits = 64, bool user = false)
     {
         _bits = bits;
         nint map = Mmap((nint)Region, RegionSize, 7, 0x100022, -1, 0);
@@ -47,6 +53,13 @@ internal sealed unsafe partial class HostComparison : IDisposable
         tables[512] = PageTables + 0x2003;
         for (int i = 0; i < 512; i++)
             tables[1024 + i] = (ulong)i << 21 | 0x83;
+        if (!user)
+            return;
+        _faults = new NativeFaults(Handlers, Faults, Region, RegionSize, Epilogue);
+        _guest = new UserGuest(_board, bits, PageTables);
+        *(ulong*)ReadOnlyPage = 0x1122334455667788;
+        _ = Protect((nint)ReadOnlyPage, 4096, 1);
+        _ = Protect((nint)Hole, 4096, 0);
     }
 
     public ulong[] Gpr { get; } = new ulong[16];
@@ -57,6 +70,9 @@ internal sealed unsafe partial class HostComparison : IDisposable
 
     [LibraryImport("libc", EntryPoint = "mmap")]
     private static partial nint Mmap(nint address, nuint length, int protection, int flags, int fd, nint offset);
+
+    [LibraryImport("libc", EntryPoint = "mprotect")]
+    private static partial int Protect(nint address, nuint length, int protection);
 
     [LibraryImport("libc", EntryPoint = "munmap")]
     private static partial int Munmap(nint address, nuint length);
@@ -123,6 +139,8 @@ internal sealed unsafe partial class HostComparison : IDisposable
         a.mov(AssemblerRegisters.rsp, AssemblerRegisters.__qword_ptr[State + HostStackOffset]);
         a.pushfq();
         a.pop(AssemblerRegisters.__qword_ptr[State + FlagsOffset]);
+        a.push(0x202);
+        a.popfq();
         a.mov(AssemblerRegisters.eax, 7);
         a.xor(AssemblerRegisters.edx, AssemblerRegisters.edx);
         a.xsave64(AssemblerRegisters.__[State + XsaveOffset]);
@@ -172,6 +190,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
         {
         *(int*)(at + code.Length + 1) = (int)((_bits == 64 ? Epilogue : Epilogue32) - (Code + (ulong)code.Length + 5));
         }
+        _faults?.Clear();
         ((delegate* unmanaged<void>)Stub)();
         DataSpan.CopyTo(_after);
 
@@ -183,7 +202,9 @@ internal sealed unsafe partial class HostComparison : IDisposable
         var exit = _board.Cpu.Run();
         _board.Cpu.GetState(_state);
         var text = new System.Text.StringBuilder();
-        if (exit != VcpuExit.Halted || _state.Rip != (_bits == 16 ? 0 : Code) + (ulong)code.Length + 1)
+        if (_faults != null)
+            CompareFaults(exit, (ulong)code.Length, state, text);
+        else if (exit != VcpuExit.Halted || _state.Rip != (_bits == 16 ? 0 : Code) + (ulong)code.Length + 1)
             text.Append($"exit {exit} {_board.Cpu.Failure} at {_state.Rip:x} (cr2 {_state.Cr2:x}) {_board.Cpu.FailureDetail}; ");
         for (int i = 0; i < (_bits == 64 ? 16 : 8); i++)
         {
@@ -226,6 +247,33 @@ internal sealed unsafe partial class HostComparison : IDisposable
         }
     }
 
+    /// <summary>What the guest's handler found on its stack, beside what the host's kernel told.</summary>
+    private void CompareFaults(VcpuExit exit, ulong length, ulong* native, System.Text.StringBuilder text)
+    {
+        if (exit != VcpuExit.Halted || !_guest!.TryTakeFault(_state, out var fault))
+        {
+            text.Append($"exit {exit} {_board.Cpu.Failure} at {_state.Rip:x} {_board.Cpu.FailureDetail}; ");
+            return;
+        }
+        LastTrap = _faults!.Trap;
+        ulong start = _bits == 16 ? 0 : Code;
+        bool ended = fault.Vector == 13 && fault.Rip == start + length;
+        if (ended && _faults!.Trap == NativeFaults.None)
+            return;
+        string want = $"fault {(long)_faults.Trap} error {_faults.FaultError:x} at {_faults.FaultRip:x}";
+        string got = ended ? "no fault" : $"fault {(long)fault.Vector} error {fault.Error:x} at {fault.Rip:x}";
+        if (want != got)
+            text.Append($"{got}, not {want}; ");
+        if (fault.Vector == 14 && _state.Cr2 != _faults.FaultCr2)
+            text.Append($"cr2 {_state.Cr2:x} not {_faults.FaultCr2:x}; ");
+        native[16] = _faults.FaultFlags;
+    }
+
+    /// <summary>Vector of the host's fault in the last comparison, or <see cref="NoTrap"/>.</summary>
+    public ulong LastTrap { get; private set; }
+
+    public const ulong NoTrap = NativeFaults.None;
+
     private void SetGuest()
     {
         var s = _state;
@@ -233,7 +281,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
         _board.Cpu.GetState(s);
         Gpr.CopyTo(s.Gpr, 0);
         s.Rip = Code;
-        s.Rflags = Flags | 2;
+        s.Rflags = Flags | 2 | (_guest != null ? 0x200u : 0);
         for (int i = 0; i < 6; i++)
             s.Segments[i] = new SegmentRegister(0x10, 0, uint.MaxValue, 0xC093);
         s.Segments[1] = new SegmentRegister(8, 0, uint.MaxValue, 0xA09B);
@@ -256,6 +304,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
             s.Cr0 = 0x33;
             s.Msrs[0xC0000080] = 0;
         }
+        _guest?.Prepare(s);
         Array.Clear(s.Xsave);
         Xsave.CopyTo(s.Xsave, 0);
         s.Halted = false;
@@ -264,6 +313,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
 
     public void Dispose()
     {
+        _faults?.Dispose();
         _board.Dispose();
         _ = Munmap((nint)Region, RegionSize);
     }

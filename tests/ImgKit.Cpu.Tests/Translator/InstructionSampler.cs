@@ -12,6 +12,9 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
 
     public ulong[] Gpr => _gpr;
 
+    /// <summary>Operands of vector instructions lie at multiples of 64; otherwise, of any power of two.</summary>
+    public bool AlignsVectors { get; init; } = true;
+
     private static readonly ulong[] Corners =
         [0, 1, 2, 7, 8, 31, 32, 63, 64, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000,
             0x7FFFFFFFFFFFFFFF, 0x8000000000000000, ulong.MaxValue, ulong.MaxValue - 1];
@@ -167,10 +170,12 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
     private bool SetMemory(ref Instruction i, int op)
     {
         i.SetOpKind(op, OpKind.Memory);
-        bool vector = i.Code.ToOpCode().Encoding != EncodingKind.Legacy || i.MemorySize.GetSize() >= 16;
+        bool vector = AlignsVectors && i.Code.ToOpCode().Encoding != EncodingKind.Legacy || AlignsVectors && i.MemorySize.GetSize() >= 16;
         ulong target = _data + 0x1000 + (ulong)random.Next(0x6000);
         if (vector || random.Next(2) == 0)
             target &= ~63UL;
+        else if (!AlignsVectors)
+            target &= ~0UL << random.Next(5);
         else if (random.Next(8) == 0)
             target = target & ~0xFFFUL | 0xFFCUL;
         switch (random.Next(6))

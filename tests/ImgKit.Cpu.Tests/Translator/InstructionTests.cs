@@ -10,7 +10,7 @@ public sealed class InstructionTests
     /// <summary>Instances of each form.</summary>
     private const int Rounds = 3;
 
-    private static bool IsComparable(Code code, int bits)
+    internal static bool IsComparable(Code code, int bits)
     {
         var info = code.ToOpCode();
         if (!info.IsInstruction || !(bits switch { 64 => info.Mode64, 32 => info.Mode32, _ => info.Mode16 }) || info.IsPrivileged || code == Code.INVALID || info.Encoding == EncodingKind.EVEX)
@@ -82,7 +82,7 @@ public sealed class InstructionTests
     }
 
     /// <summary>What the architecture leaves open, as bits of RFLAGS.</summary>
-    private static ulong UndefinedFlags(in Instruction instruction)
+    internal static ulong UndefinedFlags(in Instruction instruction)
     {
         var bits = instruction.RflagsUndefined;
         ulong flags = 0;
