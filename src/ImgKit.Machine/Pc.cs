@@ -237,7 +237,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
     }
 
     /// <summary>Makes a device from the catalogue. Throws <see cref="MachineException"/>.</summary>
-    public Device AddDevice(DeviceType type, IReadOnlyDictionary<string, string> values, Func<string, Drive>? drives = null,
+    public Device AddDevice(DeviceType type, IReadOnlyDictionary<string, string> values, Func<string, Drive?>? drives = null,
         Func<string, CharDevices.CharDevice>? charDevices = null)
     {
         var plug = new DevicePlug

@@ -23,8 +23,7 @@ internal sealed class MachineBuilder : IDisposable
     private readonly EventLoop _loop;
     private readonly CharDeviceFactory _chars;
     private readonly List<(CharDevice Device, bool IsQmp, bool Pretty)> _monitors = [];
-    private readonly Dictionary<string, Drive> _named = [];
-    private readonly List<Drive> _drives = [];
+    private MachineDrives? _drives;
     private Pc? _pc;
 
     internal MachineBuilder(Settings settings)
@@ -43,8 +42,7 @@ internal sealed class MachineBuilder : IDisposable
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
         var engines = new EngineChooser(s, Topology());
-        var opener = new DriveOpener(new ImageOpener { Warn = Program.Say, Print = Program.Print });
-        var placed = OpenDrives(opener);
+        var devices = ParseDevices();
         foreach (string text in s.CharDevices)
             _chars.AddNamed(OptionList.Parse(text, "backend"));
 
@@ -87,23 +85,26 @@ internal sealed class MachineBuilder : IDisposable
         // Without a screen the firmware talks over the first serial port, as the peer has it for -nographic.
         if (s.NoGraphic)
             options.FirmwareFiles["etc/sercon-port"] = [0xF8, 0x03];
-        foreach (var p in placed)
+        _drives = new MachineDrives(s, devices.Select(d => d.Values));
+        _drives.Open();
+        foreach (var p in _drives.Placed)
+            if (p.Interface == DriveInterface.Ide)
+                options.IdeDrives[p.Index] = p.Drive;
+            else if (p.Interface == DriveInterface.Floppy)
+                options.Floppies[p.Index] = p.Drive;
+        for (int i = 0; i < 2; i++)
         {
-            if (p.Interface == DriveOpener.Interface.Ide)
-                options.IdeDrives[p.Index < 4 ? p.Index : throw new MachineException($"drive index {p.Index}: there are four IDE drives")] = p.Drive;
-            else if (p.Interface == DriveOpener.Interface.Floppy)
-                options.Floppies[p.Index < 2 ? p.Index : throw new MachineException($"drive index {p.Index}: there are two floppy drives")] = p.Drive;
+            options.FloppyKinds[i] = _drives.GlobalFloppyKind(i);
+            if (_drives.GlobalFloppy(i) is { } floppy)
+                options.Floppies[i] = options.Floppies[i] == null ? floppy : throw new MachineException($"Floppy unit {i} is in use");
         }
-        AddGlobalFloppies(options);
         // As the peer has it: a floppy drive and a CD-ROM drive without a medium, unless the place is taken.
-        if (!s.NoDefaults && options.Floppies[0] == null && !s.Devices.Exists(d => d == "floppy" || d.StartsWith("floppy,", StringComparison.Ordinal)))
+        if (!s.NoDefaults && options.Floppies[0] == null && !devices.Exists(d => d.Type.Name == "floppy"))
             options.Floppies[0] = new Drive { Name = "floppy0", IsRemovable = true };
         if (!s.NoDefaults && options.IdeDrives[2] == null)
             options.IdeDrives[2] = new Drive { Name = "ide1-cd0", IsCdRom = true, IsRemovable = true, IsReadOnly = true };
 
         _pc = new Pc(options) { Report = Program.Say };
-        foreach (var p in placed)
-            _drives.Add(p.Drive);
         for (int i = 0; i < 4; i++)
             if (options.IdeDrives[i] is { } d)
             {
@@ -116,10 +117,10 @@ internal sealed class MachineBuilder : IDisposable
                 f.AttachedTo = $"/machine/unattached/floppy{i}";
                 _pc.AddDrive(f);
             }
-        AddDevices(placed);
+        AddDevices(_drives, devices);
         foreach (var (device, qmp, pretty) in _monitors)
             _ = qmp ? (object)new QmpMonitor(_pc, device, pretty) : new HumanMonitor(_pc, device);
-        _pc.MediaOpener = opener;
+        _pc.MediaOpener = _drives.Opener;
         _pc.CharDeviceNames = () => _chars.All.Select(c => c.Description);
         return _pc;
     }
@@ -244,108 +245,44 @@ internal sealed class MachineBuilder : IDisposable
         }
     }
 
-    private List<DriveOpener.Placed> OpenDrives(DriveOpener opener)
+    // What -device says, with its type; before anything is opened.
+    private List<(string Text, DeviceType Type, List<KeyValuePair<string, string>> Values)> ParseDevices()
     {
-        foreach (string text in _settings.BlockDevices)
+        var devices = new List<(string, DeviceType, List<KeyValuePair<string, string>>)>();
+        foreach (string text in _settings.Devices)
         {
-            var values = text.StartsWith('{') ? BlockJson.Parse(text) : OptionList.Parse(text, "driver");
-            string node = values.Find(v => v.Key == "node-name").Value ?? throw new MachineException("'node-name' must be specified for the root node");
-            var options = new BlockOptions();
-            foreach (var (key, value) in values)
-                options.Set(key, value);
-            bool unmap = values.Exists(v => v.Key == "discard" && v.Value is "unmap" or "on");
-            var device = opener.OpenImage("", null, new OpenSettings { Unmap = unmap }, options);
-            Name(node, new Drive { Name = node, Media = device, FileName = device.FileName, IsReadOnly = device.IsReadOnly, Discard = unmap });
+            string option = $"-device {text}: ";
+            var values = PropertyList.Parse(text);
+            string name = values.Find(v => v.Key == "driver").Value ?? throw new MachineException($"{option}Parameter 'driver' is missing");
+            var type = DeviceCatalogue.Find(name) ?? throw new MachineException($"{option}'{name}' is not a valid device model name");
+            var known = Known(type);
+            foreach (var (key, _) in values)
+                if (!known.Contains(key))
+                    throw new MachineException($"{option}Property '{type.Name}.{key}' not found");
+            if (values.Find(v => v.Key == "id").Value is { } id && devices.Exists(d => d.Item3.Contains(new("id", id))))
+                throw new MachineException($"{option}Duplicate device ID '{id}'");
+            devices.Add((text, type, values));
         }
-        var placed = new List<DriveOpener.Placed>();
-        // Those that say where they go come first, so that the others do not take their place.
-        foreach (var spec in _settings.Drives.OrderBy(d => d.Values.Exists(v => v.Key is "index" or "unit" or "bus") ? 0 : 1))
-        {
-            var p = opener.Open(spec.Values, _settings.Snapshot);
-            placed.Add(p);
-            if (p.Id != null || p.Interface == DriveOpener.Interface.None)
-                Name(p.Drive.Name, p.Drive);
-        }
-        return placed;
+        return devices;
     }
 
-    // -global isa-fdc.driveA=ID and isa-fdc.fdtypeA=TYPE
-    private void AddGlobalFloppies(PcOptions options)
-    {
-        for (int i = 0; i < 2; i++)
-        {
-            options.FloppyKinds[i] = FloppyDriveDevice.ParseKind(_settings.Global("isa-fdc", i == 0 ? "fdtypeA" : "fdtypeB"));
-            if (_settings.Global("isa-fdc", i == 0 ? "driveA" : "driveB") is not { } id)
-                continue;
-            if (options.Floppies[i] != null)
-                throw new MachineException($"Floppy unit {i} is in use");
-            var named = _named.GetValueOrDefault(id) ?? throw new MachineException($"Property 'isa-fdc.drive{(char)('A' + i)}' can't find value '{id}'");
-            var drive = new Drive
-            {
-                Name = named.Name,
-                Media = named.Media,
-                Overlay = named.Overlay,
-                FileName = named.FileName,
-                IsRemovable = true,
-                IsReadOnly = named.IsReadOnly,
-                OnReadError = named.OnReadError,
-                OnWriteError = named.OnWriteError,
-                BootIndex = _settings.Global("isa-fdc", i == 0 ? "bootindexA" : "bootindexB") is { } b && int.TryParse(b, out int n) ? n : named.BootIndex,
-            };
-            named.AttachedTo = $"/machine/unattached/floppy{i}";
-            _replaced.Add(named);
-            options.Floppies[i] = drive;
-        }
-    }
+    private static HashSet<string> Known(DeviceType type) => [.. type.Properties.Select(p => p.Name), "driver", "id", "bus", "addr", "bootindex", "multifunction"];
 
-    private readonly HashSet<Drive> _replaced = [];
-
-    private void Name(string name, Drive drive)
+    private void AddDevices(MachineDrives drives, List<(string Text, DeviceType Type, List<KeyValuePair<string, string>> Values)> devices)
     {
-        if (!_named.TryAdd(name, drive))
-            throw new MachineException($"Duplicate ID '{name}' for drive");
-        _drives.Add(drive);
-    }
-
-    private void AddDevices(List<DriveOpener.Placed> placed)
-    {
-        Drive Find(string id) => _named.TryGetValue(id, out var d) ? d : throw new MachineException($"Property can't find value '{id}'");
         if (_settings is { NoDefaults: false, Vga: "std" })
         {
             var (vga, bios) = _settings.Machine == "pc" ? ("VGA", "vgabios-stdvga.bin") : ("isa-vga", "vgabios-isavga.bin");
             var values = new Dictionary<string, string>();
             if (_settings.Folders.Select(f => Path.Combine(f, bios)).FirstOrDefault(File.Exists) is { } file)
                 values["romfile"] = file;
-            _pc!.AddDevice(Type(vga), values);
+            _pc!.AddDevice(DeviceCatalogue.Find(vga)!, values);
         }
-        foreach (var p in placed)
+        foreach (var p in drives.Placed)
+            AddDrive(drives, p);
+        foreach (var (text, type, values) in devices)
         {
-            string? type = p.Interface switch
-            {
-                DriveOpener.Interface.Virtio => "virtio-blk-pci",
-                DriveOpener.Interface.Scsi => p.Drive.IsCdRom ? "scsi-cd" : "scsi-hd",
-                _ => null,
-            };
-            if (type == null)
-            {
-                if (p.Interface == DriveOpener.Interface.None && !_replaced.Contains(p.Drive))
-                    _pc!.AddDrive(p.Drive);
-                continue;
-            }
-            _named[p.Drive.Name] = p.Drive;
-            _pc!.AddDrive(p.Drive);
-            if (p.Interface == DriveOpener.Interface.Scsi && !_pc.Devices.Any(d => d.TypeName == "lsi53c895a"))
-                _pc.AddDevice(Type("lsi53c895a"), new Dictionary<string, string>());
-            _pc.AddDevice(Type(type), new Dictionary<string, string> { ["drive"] = p.Drive.Name }, Find, _chars.Named);
-        }
-        foreach (string text in _settings.Devices)
-        {
-            var values = OptionList.Parse(text, "driver");
-            var type = Type(values[0].Value);
-            var known = type.Properties.Select(p => p.Name).Concat(["driver", "id", "bus", "addr", "bootindex"]).ToHashSet();
-            foreach (var (key, _) in values)
-                if (!known.Contains(key))
-                    throw new MachineException($"Property '{type.Name}.{key}' not found");
+            var known = Known(type);
             var properties = new Dictionary<string, string>();
             foreach (var (driver, key, value) in _settings.Globals)
                 if (driver == type.Name && known.Contains(key))
@@ -354,7 +291,7 @@ internal sealed class MachineBuilder : IDisposable
                 properties[key] = value;
             try
             {
-                _pc!.AddDevice(type, properties, Find, _chars.Named);
+                _pc!.AddDevice(type, properties, drives.Find, _chars.Named);
             }
             catch (MachineException e)
             {
@@ -363,8 +300,28 @@ internal sealed class MachineBuilder : IDisposable
         }
     }
 
-    private static DeviceType Type(string name) =>
-        DeviceCatalogue.Find(name) ?? throw new MachineException($"-device {name}: '{name}' is not a valid device model name");
+    // The device of a -drive that has none on the board.
+    private void AddDrive(MachineDrives drives, DriveOpener.Placed p)
+    {
+        if (p.Interface is DriveInterface.Ide or DriveInterface.Floppy)
+            return;
+        if (!drives.IsReplaced(p.Drive))
+            _pc!.AddDrive(p.Drive);
+        if (p.Interface == DriveInterface.None)
+            return;
+        var values = new Dictionary<string, string> { ["drive"] = p.Drive.Name };
+        string type = "virtio-blk-pci";
+        if (p.Interface == DriveInterface.Scsi)
+        {
+            int bus = p.Index / 7;
+            while (_pc!.Devices.Count(d => d.TypeName == "lsi53c895a") <= bus)
+                _pc.AddDevice(DeviceCatalogue.Find("lsi53c895a")!, new Dictionary<string, string>());
+            values["bus"] = $"scsi.{bus}";
+            values["scsi-id"] = $"{p.Index % 7}";
+            type = p.Drive.IsCdRom ? "scsi-cd" : "scsi-hd";
+        }
+        _pc!.AddDevice(DeviceCatalogue.Find(type)!, values, drives.Find, _chars.Named);
+    }
 
     /// <summary>Begins input and output of character devices.</summary>
     internal void Start()
@@ -378,24 +335,7 @@ internal sealed class MachineBuilder : IDisposable
     {
         _pc?.Dispose();
         _loop.Dispose();
-        var seen = new HashSet<BlockDevice>();
-        foreach (var drive in _drives.Concat(_pc?.Drives ?? []))
-            if (drive.Media is { } media && seen.Add(media))
-            {
-                try
-                {
-                    if (!media.IsReadOnly)
-                        media.Flush();
-                }
-                catch (Exception e) when (e is ImageException or IOException)
-                {
-                    Program.Say($"{drive.Name}: {e.Message}");
-                }
-                if (drive.Overlay != null)
-                    drive.Overlay.Dispose();
-                else
-                    media.Dispose();
-            }
+        _drives?.Close(_pc?.Drives ?? []);
         _chars.Dispose();
     }
 }

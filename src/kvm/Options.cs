@@ -31,16 +31,16 @@ internal static class Options
         new("smp", "[cpus=]n[,sockets=n][,cores=n][,threads=n]", "number of processors and how they are grouped", Smp),
         new("m", "[size=]megs", "RAM size, in MiB or with a suffix K, M, G (default: 128)", Memory),
         new("k", "language", "keyboard layout of graphical displays", (_, _) => { }),
-        new("fda", "file", "floppy disk image of drive A", (s, v) => Image(s, v, "if", "floppy", "index", "0")),
-        new("fdb", "file", "floppy disk image of drive B", (s, v) => Image(s, v, "if", "floppy", "index", "1")),
-        new("hda", "file", "IDE hard disk 0 image", (s, v) => Image(s, v, "index", "0", "media", "disk")),
-        new("hdb", "file", "IDE hard disk 1 image", (s, v) => Image(s, v, "index", "1", "media", "disk")),
-        new("hdc", "file", "IDE hard disk 2 image", (s, v) => Image(s, v, "index", "2", "media", "disk")),
-        new("hdd", "file", "IDE hard disk 3 image", (s, v) => Image(s, v, "index", "3", "media", "disk")),
-        new("cdrom", "file", "CD-ROM image, at IDE position 2", (s, v) => Image(s, v, "index", "2", "media", "cdrom")),
+        new("fda", "file", "floppy disk image of drive A", (s, v) => Image(s, "-fda", v, "if", "floppy", "index", "0")),
+        new("fdb", "file", "floppy disk image of drive B", (s, v) => Image(s, "-fdb", v, "if", "floppy", "index", "1")),
+        new("hda", "file", "IDE hard disk 0 image", (s, v) => Image(s, "-hda", v, "index", "0", "media", "disk")),
+        new("hdb", "file", "IDE hard disk 1 image", (s, v) => Image(s, "-hdb", v, "index", "1", "media", "disk")),
+        new("hdc", "file", "IDE hard disk 2 image", (s, v) => Image(s, "-hdc", v, "index", "2", "media", "disk")),
+        new("hdd", "file", "IDE hard disk 3 image", (s, v) => Image(s, "-hdd", v, "index", "3", "media", "disk")),
+        new("cdrom", "file", "CD-ROM image, at IDE position 2", (s, v) => Image(s, "-cdrom", v, "index", "2", "media", "cdrom")),
         new("drive", "[file=file][,if=type][,index=n][,media=d][,snapshot=on|off][,cache=mode][,format=f]...",
-            "a drive; also id=, serial=, readonly=, discard=, detect-zeroes=, rerror=, werror=, bus=, unit=, bootindex=",
-            (s, v) => s.Drives.Add(new DriveSpec(OptionList.Parse(v)))),
+            "a drive; also id=, serial=, readonly=, discard=, detect-zeroes=, copy-on-read=, rerror=, werror=, bus=, unit=, aio=, throttling.*=, bootindex=",
+            (s, v) => s.Drives.Add(new DriveSpec("-drive " + v, OptionList.Parse(v)))),
         new("blockdev", "[driver=]driver[,node-name=n][,prop=value...]", "a block device for -device drive=", (s, v) => s.BlockDevices.Add(v)),
         new("snapshot", null, "write to temporary files instead of the disk images", (s, _) => s.Snapshot = true),
         new("boot", "[order=drives][,once=drives][,menu=on|off][,reboot-timeout=ms]", "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
@@ -99,7 +99,7 @@ internal static class Options
             if (!arg.StartsWith('-') || arg == "-")
             {
                 // A bare name is the first disk.
-                Image(settings, arg, "index", "0", "media", "disk");
+                Image(settings, null, arg, "index", "0", "media", "disk");
                 continue;
             }
             string name = arg[(arg.StartsWith("--", StringComparison.Ordinal) ? 2 : 1)..];
@@ -152,12 +152,12 @@ internal static class Options
         return text.Append("\nDuring emulation with -nographic: C-a h shows the keys.\n").ToString();
     }
 
-    private static void Image(Settings s, string file, params string[] pairs)
+    private static void Image(Settings s, string? option, string file, params string[] pairs)
     {
         var values = new List<KeyValuePair<string, string>> { new("file", file) };
         for (int i = 0; i < pairs.Length; i += 2)
             values.Add(new(pairs[i], pairs[i + 1]));
-        s.Drives.Add(new DriveSpec(values));
+        s.Drives.Add(new DriveSpec(option == null ? file : $"{option} {file}", values));
     }
 
     private static void AddMonitor(Settings s, string device, bool qmp, bool pretty)
@@ -335,7 +335,7 @@ internal static class Options
         if (value is "help" or "?")
             throw new HelpRequested(DeviceCatalogue.Help());
         string name = value.Split(',')[0];
-        if (OptionList.AsksForHelp(value))
+        if (!value.StartsWith('{') && OptionList.AsksForHelp(value))
             throw new HelpRequested(DeviceCatalogue.Help(DeviceCatalogue.Find(name)
                 ?? throw new UsageException($"'{name}' is not a valid device model name")));
         s.Devices.Add(value);

@@ -4,7 +4,9 @@ namespace ImgKit.Programs.Kvm;
 internal sealed class UsageException(string message) : Exception(message);
 
 /// <summary>A <c>-drive</c> or one of its short forms, as its names and values.</summary>
-internal sealed record DriveSpec(List<KeyValuePair<string, string>> Values);
+/// <param name="Text">the option as it was given, for messages.</param>
+/// <param name="Values">what it says.</param>
+internal sealed record DriveSpec(string Text, List<KeyValuePair<string, string>> Values);
 
 /// <summary>A <c>-mon</c>, <c>-monitor</c> or <c>-qmp</c>.</summary>
 /// <param name="Device">the character device's description, or <c>chardev:ID</c>.</param>

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 
 namespace ImgKit.Guests;
 
@@ -126,15 +125,8 @@ internal static class EchoKernel
         AppDomain.CurrentDomain.ProcessExit += (_, _) => Directory.Delete(folder, true);
         string source = System.IO.Path.Combine(folder, "kernel.s"), code = System.IO.Path.Combine(folder, "kernel.o"), kernel = System.IO.Path.Combine(folder, "kernel");
         File.WriteAllText(source, Source);
-        Run("as", "--32", "-o", code, source);
-        Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", kernel, code);
+        Tool.Run("as", "--32", "-o", code, source);
+        Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", kernel, code);
         return kernel;
-    }
-
-    private static void Run(string program, params string[] arguments)
-    {
-        using var process = Process.Start(program, arguments);
-        process.WaitForExit();
-        Assert.Equal(0, process.ExitCode);
     }
 }

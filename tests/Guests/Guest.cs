@@ -60,6 +60,45 @@ internal sealed class Guest : IDisposable
         return Serial[start..];
     }
 
+    private int _asked;
+
+    /// <summary>Runs a command in the guest's shell (kernel parameter <c>shell</c> of scripts/guest-kernel), which must succeed.</summary>
+    /// <returns>what it printed, trimmed.</returns>
+    internal string Ask(string command, int seconds = 60)
+    {
+        var (status, output) = TryAsk(command, seconds);
+        Assert.True(status == 0, $"'{command}' ended with {status}: {output}");
+        return output;
+    }
+
+    /// <summary>As <see cref="Ask"/>, whatever its exit status.</summary>
+    internal (int Status, string Output) TryAsk(string command, int seconds = 60)
+    {
+        string mark = $"={++_asked}=\r\n";
+        int start = Serial.Length;
+        Type($"{command}; echo =$?={_asked}=\n");
+        WaitFor(() => Serial.IndexOf(mark, start, StringComparison.Ordinal) >= 0, $"end of '{command}'", seconds);
+        string text = Serial[start..];
+        text = text[..text.IndexOf(mark, StringComparison.Ordinal)];
+        int at = text.LastIndexOf('=');
+        return (int.Parse(text[(at + 1)..], System.Globalization.CultureInfo.InvariantCulture), text[..at].Trim());
+    }
+
+    /// <summary>Runs a command of the monitor for people.</summary>
+    internal string Hmp(string line) =>
+        Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = line }).GetString()!.Replace("\r\n", "\n", StringComparison.Ordinal);
+
+    /// <summary>The flags (open(2)) with which the program has a file open.</summary>
+    internal int FlagsOf(string file)
+    {
+        foreach (string descriptor in Directory.EnumerateFiles($"/proc/{_process.Id}/fd"))
+            if (new FileInfo(descriptor).LinkTarget == file)
+                foreach (string line in File.ReadLines($"/proc/{_process.Id}/fdinfo/{Path.GetFileName(descriptor)}"))
+                    if (line.StartsWith("flags:", StringComparison.Ordinal))
+                        return Convert.ToInt32(line[6..].Trim(), 8);
+        throw new FileNotFoundException("the program does not have it open", file);
+    }
+
     private Socket Connect(string path)
     {
         WaitFor(() => File.Exists(path), path, 60);

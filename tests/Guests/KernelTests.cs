@@ -1,4 +1,3 @@
-using System.Diagnostics;
 
 namespace ImgKit.Guests;
 
@@ -104,8 +103,8 @@ public sealed class KernelTests
         {
             string At(string name) => Path.Combine(folder, name);
             File.WriteAllText(At("kernel.s"), Multiboot);
-            Run("as", "--32", "-o", At("kernel.o"), At("kernel.s"));
-            Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", At("kernel"), At("kernel.o"));
+            Tool.Run("as", "--32", "-o", At("kernel.o"), At("kernel.s"));
+            Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", At("kernel"), At("kernel.o"));
             File.WriteAllText(At("one"), "first");
             File.WriteAllText(At("two"), "second");
             using var guest = new Guest("-m", "32", "-kernel", At("kernel"), "-append", "to be or not", "-initrd", $"{At("one")} a b,{At("two")}",
@@ -117,12 +116,5 @@ public sealed class KernelTests
         {
             Directory.Delete(folder, true);
         }
-    }
-
-    private static void Run(string program, params string[] arguments)
-    {
-        using var process = Process.Start(program, arguments);
-        process.WaitForExit();
-        Assert.Equal(0, process.ExitCode);
     }
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.Json;
 
 namespace ImgKit.Guests;
@@ -20,17 +19,6 @@ public sealed class MonitorTests : IDisposable
 
     private static Guest Stopped(params string[] arguments) => new(["-m", "16", "-S", "-kernel", EchoKernel.Path, .. arguments]);
 
-    private static string Hmp(Guest guest, string line) =>
-        guest.Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = line }).GetString()!
-            .Replace("\r", "", StringComparison.Ordinal);
-
-    private static void Run(string program, params string[] arguments)
-    {
-        using var process = Process.Start(program, arguments);
-        process.WaitForExit();
-        Assert.Equal(0, process.ExitCode);
-    }
-
     private static JsonElement Block(Guest guest, string device) =>
         guest.Qmp("query-block").EnumerateArray().Single(b => b.GetProperty("device").GetString() == device);
 
@@ -38,17 +26,17 @@ public sealed class MonitorTests : IDisposable
     public void Info_tells_what_the_machine_is()
     {
         using var guest = Stopped("-name", "box", "-uuid", "11223344-5566-7788-99aa-bbccddeeff00", "-smp", "2", "-drive", $"file={Image("disk")},format=raw");
-        Assert.Contains("paused", Hmp(guest, "info status"));
-        Assert.StartsWith("7.2.", Hmp(guest, "info version"));
-        Assert.Equal("box\n", Hmp(guest, "info name"));
-        Assert.Equal("11223344-5566-7788-99aa-bbccddeeff00\n", Hmp(guest, "info uuid"));
-        Assert.Contains($"ide0-hd0 (#ide0-hd0): {At("disk")} (raw)", Hmp(guest, "info block"));
-        Assert.Contains("floppy0: [not inserted]", Hmp(guest, "info block"));
-        Assert.Contains("EAX=2badb002", Hmp(guest, "info registers"));
-        Assert.Contains("CPU #1", Hmp(guest, "info cpus"));
-        Assert.Contains("PCI device 8086:7010", Hmp(guest, "info pci"));
-        Assert.Contains("system_reset", Hmp(guest, "help"));
-        Assert.Contains("unknown command", Hmp(guest, "dance"));
+        Assert.Contains("paused", guest.Hmp("info status"));
+        Assert.StartsWith("7.2.", guest.Hmp("info version"));
+        Assert.Equal("box\n", guest.Hmp("info name"));
+        Assert.Equal("11223344-5566-7788-99aa-bbccddeeff00\n", guest.Hmp("info uuid"));
+        Assert.Contains($"ide0-hd0 (#ide0-hd0): {At("disk")} (raw)", guest.Hmp("info block"));
+        Assert.Contains("floppy0: [not inserted]", guest.Hmp("info block"));
+        Assert.Contains("EAX=2badb002", guest.Hmp("info registers"));
+        Assert.Contains("CPU #1", guest.Hmp("info cpus"));
+        Assert.Contains("PCI device 8086:7010", guest.Hmp("info pci"));
+        Assert.Contains("system_reset", guest.Hmp("help"));
+        Assert.Contains("unknown command", guest.Hmp("dance"));
         Assert.Equal("box", guest.Qmp("query-name").GetProperty("name").GetString());
         Assert.Equal("11223344-5566-7788-99aa-bbccddeeff00", guest.Qmp("query-uuid").GetProperty("UUID").GetString());
     }
@@ -57,9 +45,9 @@ public sealed class MonitorTests : IDisposable
     public void Memory_is_shown_and_saved()
     {
         using var guest = Stopped();
-        Assert.Equal("0000000000200000: 0x1badb002 0x00000000\n", Hmp(guest, "xp /2xw 0x200000"));
-        Assert.Equal("0000000000200000: 0xb002 0x1bad\n", Hmp(guest, "x /2xh 0x200000"));
-        Assert.Contains("mov", Hmp(guest, "x /2i $eip"));
+        Assert.Equal("0000000000200000: 0x1badb002 0x00000000\n", guest.Hmp("xp /2xw 0x200000"));
+        Assert.Equal("0000000000200000: 0xb002 0x1bad\n", guest.Hmp("x /2xh 0x200000"));
+        Assert.Contains("mov", guest.Hmp("x /2i $eip"));
         guest.Qmp("pmemsave", new { val = 0x200000, size = 64, filename = At("physical") });
         guest.Qmp("memsave", new { val = 0x200000, size = 64, filename = At("virtual") });
         byte[] saved = File.ReadAllBytes(At("physical"));
@@ -72,7 +60,7 @@ public sealed class MonitorTests : IDisposable
     {
         using var guest = Stopped();
         guest.Qmp("screendump", new { filename = At("a.ppm") });
-        Hmp(guest, $"screendump {At("b.png")} -f png");
+        guest.Hmp($"screendump {At("b.png")} -f png");
         Assert.StartsWith("P6\n", File.ReadAllText(At("a.ppm")));
         Assert.Equal([0x89, (byte)'P', (byte)'N', (byte)'G'], File.ReadAllBytes(At("b.png"))[..4]);
     }
@@ -86,12 +74,12 @@ public sealed class MonitorTests : IDisposable
         Image("two");
         using var guest = Stopped(option, At("one"));
         Assert.Contains("one", Block(guest, device).GetProperty("inserted").GetProperty("file").GetString());
-        Assert.Equal("", Hmp(guest, $"eject {device}"));
+        Assert.Equal("", guest.Hmp($"eject {device}"));
         Assert.False(Block(guest, device).TryGetProperty("inserted", out _));
-        Assert.Equal("", Hmp(guest, $"change {device} {At("two")} raw"));
+        Assert.Equal("", guest.Hmp($"change {device} {At("two")} raw"));
         Assert.Contains("two", Block(guest, device).GetProperty("inserted").GetProperty("file").GetString());
-        Assert.Contains("nothing", Hmp(guest, $"change {device} {At("nothing")}"));
-        Assert.Contains("Device 'hd7' not found", Hmp(guest, "eject hd7"));
+        Assert.Contains("nothing", guest.Hmp($"change {device} {At("nothing")}"));
+        Assert.Contains("Device 'hd7' not found", guest.Hmp("eject hd7"));
     }
 
     [Fact]
@@ -101,7 +89,7 @@ public sealed class MonitorTests : IDisposable
         guest.WaitForSerial("ready", 60);
         Assert.Contains("K", guest.Command("w", "K", 60));
         Assert.Equal(0, File.ReadAllBytes(At("disk"))[512]);
-        Assert.Equal("", Hmp(guest, "commit all"));
+        Assert.Equal("", guest.Hmp("commit all"));
         byte[] content = File.ReadAllBytes(At("disk"));
         Assert.Equal(0xA5, content[512]);
         Assert.Equal(0xA5, content[1023]);
@@ -116,7 +104,7 @@ public sealed class MonitorTests : IDisposable
     [InlineData("ignore", "K")]
     public void A_failed_write_follows_the_policy(string policy, string answer)
     {
-        Run("qemu-img", "create", "-q", "-f", "qcow2", At("disk"), "1M");
+        Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", At("disk"), "1M");
         using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path, "-drive",
             $"format=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename={At("disk")},file.inject-error.0.event=write_aio,file.inject-error.0.once=on,"
             + $"file.inject-error.0.errno=5,werror={policy}");
@@ -136,7 +124,7 @@ public sealed class MonitorTests : IDisposable
         guest.WaitForSerial(answer, 60);
         guest.Qmp("quit");
         Assert.Equal(0, guest.WaitForExit(60));
-        Run("qemu-io", "-f", "qcow2", "-c", $"read -P {(policy == "stop" ? 0xA5 : 0)} 512 512", At("disk"));
+        Tool.Run("qemu-io", "-f", "qcow2", "-c", $"read -P {(policy == "stop" ? 0xA5 : 0)} 512 512", At("disk"));
     }
 
     [Fact]

@@ -95,9 +95,28 @@ public abstract class BlockDevice : IDisposable
     /// <summary>Bytes that the image takes on the host (all its files), or -1 when that is not known.</summary>
     public virtual long AllocatedHostBytes => Storage?.AllocatedHostBytes ?? -1;
 
-    /// <summary>Writes what is held back and closes the device and, where it owns them, the devices below.</summary>
+    /// <summary>The name that options can refer to it by (<c>node-name</c>), or null.</summary>
+    public string? NodeName { get; internal set; }
+
+    /// <summary>Another device stands on this one by its name, besides who opened it.</summary>
+    public bool IsShared => Volatile.Read(ref _moreOwners) > 0;
+
+    private int _moreOwners;
+
+    /// <summary>One more will call <see cref="Dispose()"/>; only the last one's call does it.</summary>
+    internal void AddOwner() => Interlocked.Increment(ref _moreOwners);
+
+    /// <summary>Raised when it is closed.</summary>
+    internal event Action? Closed;
+
+    /// <summary>Writes what is held back and closes the device and, where it owns them, the devices below; for a device with several owners
+    /// the last one does.</summary>
     public void Dispose()
     {
+        if (Interlocked.Decrement(ref _moreOwners) >= 0)
+            return;
+        Closed?.Invoke();
+        Closed = null;
         Dispose(true);
         GC.SuppressFinalize(this);
     }

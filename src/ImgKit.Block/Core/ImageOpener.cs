@@ -34,6 +34,9 @@ public sealed class ImageOpener
     /// does not succeed.</summary>
     public IReadOnlyList<string> CreatedFiles => _created;
 
+    /// <summary>The nodes that have names.</summary>
+    public BlockNodes Nodes { get; } = new();
+
     /// <summary>Notes a file that a protocol has created.</summary>
     internal void NoteCreated(string path) => _created.Add(path);
 
@@ -90,10 +93,13 @@ public sealed class ImageOpener
                 },
             };
         }
+        // The name is that of the whole.
+        string? node = options.TakeString("node-name");
+        Nodes.Check(node);
         var limits = options.TakeChild("throttling");
         var group = limits.IsEmpty ? null : ThrottleGroup.OfDisk(Objects, limits);
         var device = DetectZeroesDevice.Over(OpenNode(options, format, fileName, settings), settings);
-        return group is null ? device : new ThrottleDevice(device, group);
+        return Nodes.Add(node, group is null ? device : new ThrottleDevice(device, group));
     }
 
     /// <summary>Opens a file that an image names, if the policy allows it.</summary>
@@ -131,7 +137,7 @@ public sealed class ImageOpener
     public BlockDevice OpenChild(OpenContext parent, string name, string? fileName, bool asStorage)
     {
         if (parent.Options.TakeString(name) is { } reference)
-            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='{reference}' nor node-name='{reference}'");
+            return Nodes.Take(reference);
         var child = parent.Options.TakeChild(name);
         if (fileName is null && child.IsEmpty)
             throw new ImageException(ImageErrorKind.InvalidArgument, $"A block device must be specified for \"{name}\"");
@@ -177,6 +183,13 @@ public sealed class ImageOpener
     }
 
     private BlockDevice OpenNode(BlockOptions options, string? format, string? fileName, OpenSettings settings, bool isStorage = false)
+    {
+        string? node = options.TakeString("node-name");
+        Nodes.Check(node);
+        return Nodes.Add(node, OpenUnnamed(options, format, fileName, settings, isStorage));
+    }
+
+    private BlockDevice OpenUnnamed(BlockOptions options, string? format, string? fileName, OpenSettings settings, bool isStorage)
     {
         settings = TakeGeneralOptions(options, settings);
         if (settings is { ForceShare: true, ReadOnly: false })
@@ -229,7 +242,7 @@ public sealed class ImageOpener
     private BlockDevice? OpenStorage(BlockOptions options, string? fileName, BlockDriver? driver, OpenSettings settings, bool isStorage)
     {
         if (options.TakeString("file") is { } reference)
-            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='{reference}' nor node-name='{reference}'");
+            return Nodes.Take(reference);
         var child = options.TakeChild("file");
         if (fileName is null && child.IsEmpty)
         {
@@ -261,10 +274,12 @@ public sealed class ImageOpener
     private BlockDevice OpenByName(BlockOptions options, string fileName, OpenSettings settings)
     {
         var (driver, parsed) = ProtocolFor(fileName);
+        string? node = options.TakeString("node-name");
+        Nodes.Check(node);
         settings = TakeGeneralOptions(options, settings);
-        return driver.Kind == DriverKind.Filter
+        return Nodes.Add(node, driver.Kind == DriverKind.Filter
             ? OpenFormat(driver, options.With(parsed), fileName, null, settings, isStorage: true)
-            : OpenProtocol(driver, options.With(parsed), fileName, settings);
+            : OpenProtocol(driver, options.With(parsed), fileName, settings));
     }
 
     private BlockDevice OpenProtocol(BlockDriver driver, BlockOptions options, string? fileName, OpenSettings settings)
@@ -365,7 +380,6 @@ public sealed class ImageOpener
             settings = settings with { Unmap = discard is "unmap" or "on" };
         // It has a meaning on top only; below it changes nothing of what is read and written.
         _ = options.TakeString("detect-zeroes");
-        _ = options.TakeString("node-name");
         return settings;
     }
 }

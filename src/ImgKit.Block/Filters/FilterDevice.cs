@@ -9,6 +9,14 @@ public abstract class FilterDevice : BlockDevice
         Inner = inner;
     }
 
+    /// <summary>The image that filters are around.</summary>
+    public static BlockDevice ImageBelow(BlockDevice device)
+    {
+        while (device is FilterDevice f)
+            device = f.Inner;
+        return device;
+    }
+
     /// <summary>The device around which this is.</summary>
     protected BlockDevice Inner { get; }
 

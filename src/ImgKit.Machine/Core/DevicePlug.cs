@@ -14,19 +14,19 @@ public sealed class DevicePlug
     /// <summary>The machine, for what plugs into its board (IDE channels, the floppy controller's DMA).</summary>
     public required Pc Machine { get; init; }
 
-    /// <summary>Finds the drive of an identifier; throws <see cref="MachineException"/> when there is none.</summary>
-    public Func<string, Drive>? Drives { get; init; }
+    /// <summary>Finds the drive of an identifier, or the node of a name; null when there is none.</summary>
+    public Func<string, Drive?>? Drives { get; init; }
 
     /// <summary>Finds the character device of an identifier; throws <see cref="MachineException"/> when there is none.</summary>
     public Func<string, CharDevices.CharDevice>? CharDevices { get; init; }
 
     /// <summary>The drive that the option <c>drive=</c> names. Throws <see cref="MachineException"/>.</summary>
-    public Drive Drive()
+    /// <param name="type">the device's type, for messages.</param>
+    public Drive Drive(string type)
     {
-        string? id = Options.Text("drive");
-        if (id == null || Drives == null)
+        if (Options.Text("drive") is not { } id)
             throw new MachineException("drive property not set");
-        return Drives(id);
+        return Drives?.Invoke(id) ?? throw new MachineException($"Property '{type}.drive' can't find value '{id}'");
     }
 
     /// <summary>The PCI bus, where the machine has one.</summary>

@@ -52,6 +52,16 @@ public sealed class DeviceOptions(IReadOnlyDictionary<string, string> values)
         throw new MachineException($"Parameter '{name}' expects a number");
     }
 
+    /// <summary>A number of bytes, with a suffix k, M, G or in 0x notation; throws <see cref="MachineException"/> where the text is none.</summary>
+    public ulong Size(string name, ulong otherwise)
+    {
+        if (!values.TryGetValue(name, out var text))
+            return otherwise;
+        if (text.StartsWith("0x", StringComparison.OrdinalIgnoreCase))
+            return Number(name, otherwise);
+        return Block.SizeText.TryParse(text, out long n) && n >= 0 ? (ulong)n : throw new MachineException($"Parameter '{name}' expects a non-negative number below 2^64");
+    }
+
     /// <summary>on/off (also yes/no, true/false); throws <see cref="MachineException"/> for any other text.</summary>
     public bool Flag(string name, bool otherwise) => values.GetValueOrDefault(name) switch
     {

@@ -18,6 +18,32 @@ public enum ErrorPolicy
     StopOnNoSpace,
 }
 
+/// <summary>Sizes that a disk tells its guest, in bytes.</summary>
+/// <param name="LogicalBlock">what requests are counted in.</param>
+/// <param name="PhysicalBlock">what is written at once.</param>
+/// <param name="MinimumIo">the least that is efficient; 0: not told.</param>
+/// <param name="OptimalIo">the best; 0: not told.</param>
+/// <param name="DiscardGranularity">what discards should be aligned to; -1: the device's default; 0: no discards.</param>
+public sealed record DriveGeometry(int LogicalBlock, int PhysicalBlock, int MinimumIo, int OptimalIo, long DiscardGranularity)
+{
+    /// <summary>Sectors of 512 bytes.</summary>
+    public static DriveGeometry Default { get; } = new(512, 512, 0, 0, -1);
+
+    /// <summary>The binary logarithm of logical blocks in a physical one.</summary>
+    public int PhysicalExponent => int.Log2(PhysicalBlock / LogicalBlock);
+}
+
+/// <summary>How an IDE disk names itself.</summary>
+/// <param name="Model">up to 40 characters; null: the usual.</param>
+/// <param name="Revision">of its firmware, up to 8 characters; null: the usual.</param>
+/// <param name="WorldWideName">NAA name; 0: none.</param>
+/// <param name="RotationRate">revolutions a minute; 1: does not rotate; 0: not told.</param>
+public sealed record DriveIdentity(string? Model, string? Revision, ulong WorldWideName, ushort RotationRate)
+{
+    /// <summary>Nothing told.</summary>
+    public static DriveIdentity Default { get; } = new(null, null, 0, 0);
+}
+
 /// <summary>A disk of the machine as <c>-drive</c> or <c>-blockdev</c> describes it: a block device and the policies around it. Removable media
 /// change underneath.</summary>
 public sealed class Drive
@@ -54,6 +80,21 @@ public sealed class Drive
 
     /// <summary>Discards of the guest are passed on.</summary>
     public bool Discard { get; init; }
+
+    /// <summary>The device's write cache is on at first; while it is off, each write is followed by a flush.</summary>
+    public bool WriteCache { get; init; } = true;
+
+    /// <summary>How <c>info block</c> calls the cache mode.</summary>
+    public string CacheMode { get; init; } = "writeback";
+
+    /// <summary>The medium is a node of <c>-blockdev</c>, which lives on when it is taken out.</summary>
+    public bool IsNode { get; init; }
+
+    /// <summary>Sizes that the device tells the guest.</summary>
+    public DriveGeometry Geometry { get; init; } = DriveGeometry.Default;
+
+    /// <summary>How the device names itself.</summary>
+    public DriveIdentity Identity { get; init; } = DriveIdentity.Default;
 
     /// <summary>The guest has locked the medium.</summary>
     public bool IsLocked { get; set; }

@@ -207,7 +207,7 @@ internal static class Commands
             if (d.IsRemovable)
                 text.Append($"    Removable device: {(d.IsLocked ? "" : "not ")}locked, tray {(d.IsTrayOpen ? "open" : "closed")}\n");
             if (d.Media != null)
-                text.Append("    Cache mode:       writeback\n");
+                text.Append($"    Cache mode:       {d.CacheMode}\n");
             if (d.Media?.Backing is { } backing)
                 text.Append($"    Backing file:     {backing.FileName} (chain depth: {Depth(d.Media)})\n");
         }

@@ -29,6 +29,62 @@ public sealed class OpenerTests : IDisposable
         Assert.Equal("null-co", d.Storage!.DriverName);
     }
 
+    private static BlockDevice Open(ImageOpener opener, params (string Name, string Value)[] options)
+    {
+        var all = new BlockOptions();
+        foreach (var (name, value) in options)
+            all.Set(name, value);
+        return opener.Open(all, new OpenSettings());
+    }
+
+    [Fact]
+    public void Nodes_are_shared_by_those_who_name_them_and_closed_with_the_last()
+    {
+        var opener = new ImageOpener();
+        string image = _folder.File("image");
+        File.WriteAllBytes(image, new byte[4096]);
+        var file = Open(opener, ("driver", "file"), ("filename", image), ("node-name", "f"));
+        var one = Open(opener, ("driver", "raw"), ("file", "f"), ("size", "1024"), ("node-name", "one"));
+        var two = Open(opener, ("driver", "raw"), ("file", "f"), ("offset", "1024"));
+        Assert.Same(file, one.Storage);
+        Assert.True(file.IsShared);
+        Assert.Equal("f", file.NodeName);
+        file.Dispose();
+        one.Write(0, "one"u8);
+        one.Dispose();
+        Assert.Null(opener.Nodes.Find("one"));
+        Assert.False(file.IsShared);
+        two.Write(0, "two"u8);
+        Assert.Equal("Duplicate nodes with node-name='f'", Assert.Throws<ImageException>(() =>
+            Open(opener, ("driver", "null-co"), ("node-name", "f"))).Message);
+        two.Dispose();
+        Assert.Null(opener.Nodes.Find("f"));
+        byte[] content = File.ReadAllBytes(image);
+        Assert.StartsWith("one", System.Text.Encoding.ASCII.GetString(content));
+        Assert.StartsWith("two", System.Text.Encoding.ASCII.GetString(content, 1024, 16));
+    }
+
+    [Theory]
+    [InlineData("qcow2")]
+    [InlineData("vmdk")]
+    public void A_node_is_the_backing_file_and_a_named_child_a_node(string format)
+    {
+        var opener = new ImageOpener();
+        string image = _folder.File("image." + format);
+        opener.Drivers.Get(format).Create!(new CreateContext { FileName = image, Size = 1 << 20, Options = new BlockOptions(), Opener = opener });
+        var below = Open(opener, ("driver", "null-co"), ("size", "1M"), ("node-name", "below"));
+        using (var top = Open(opener, ("driver", format), ("file.driver", "file"), ("file.filename", image), ("file.node-name", "child"), ("backing", "below")))
+        {
+            Assert.Same(below, top.Backing);
+            Assert.Equal(image, opener.Nodes.Find("child")!.FileName);
+        }
+        Assert.Null(opener.Nodes.Find("child"));
+        Assert.NotNull(opener.Nodes.Find("below"));
+        below.Dispose();
+        var e = Assert.Throws<ImageException>(() => Open(opener, ("driver", format), ("file.driver", "file"), ("file.filename", image), ("backing", "below")));
+        Assert.Equal("Cannot find device='' nor node-name='below'", e.Message);
+    }
+
     [Fact]
     public void The_folder_policy_looks_through_links()
     {

@@ -20,6 +20,9 @@ internal sealed class BlkdebugDevice : FilterDevice, IBlockDebugger
 
     public override string DriverName => "blkdebug";
 
+    /// <summary>Flushes do nothing (cache mode unsafe): there is nothing to fail at.</summary>
+    public bool IgnoresFlushes { get; init; }
+
     public override BlockLimits Limits { get; }
 
     public override void DebugEvent(BlockDebugEvent debugEvent) => _rules.Event(debugEvent);
@@ -119,6 +122,11 @@ internal sealed class BlkdebugDevice : FilterDevice, IBlockDebugger
 
     public override void Flush()
     {
+        if (IgnoresFlushes)
+        {
+            Inner.Flush();
+            return;
+        }
         long writes = Interlocked.Read(ref _writes);
         if (writes == Interlocked.Read(ref _flushed))
             return;

@@ -73,7 +73,7 @@ public static class BlkdebugFilter
         }
         string? image = o.TakeString("x-image");
         var inner = context.Opener.OpenChild(context, "image", image, context.IsStorage);
-        var device = new BlkdebugDevice(inner, rules, (int)align);
+        var device = new BlkdebugDevice(inner, rules, (int)align) { IgnoresFlushes = context.Settings.NoFlush };
         if (!inline && !limits)
             device.FileName = $"blkdebug:{config}:{inner.FileName}";
         else if (context.FileName.Length == 0)

@@ -111,7 +111,9 @@ internal sealed class QcowImage : BlockDevice, IImageDetails, IBackedImage
             backing = Encoding.UTF8.GetString(text);
         }
         var image = new QcowImage(file, (long)size, clusterBits, l2Bits, ReadTable(file, (long)l1At, (int)entries), backing, crypt);
-        if (!context.Settings.NoBacking && reference is null && (backing is not null || !child.IsEmpty))
+        if (!context.Settings.NoBacking && reference is { Length: > 0 })
+            image._backing = context.Opener.Nodes.Take(reference, "");
+        else if (!context.Settings.NoBacking && reference is null && (backing is not null || !child.IsEmpty))
             image._backing = context.Opener.OpenReference(ReferenceKind.Backing, context, backing ?? "", null, context.Settings with { ForCheck = false }, child);
         return image;
     }

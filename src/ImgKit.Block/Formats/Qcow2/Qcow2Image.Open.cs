@@ -112,16 +112,15 @@ internal sealed partial class Qcow2Image
     private void OpenDataFile(OpenContext context)
     {
         bool has = Header.HasFlag(IncompatDataFile);
-        if (context.Options.TakeString("data-file") is { } reference)
-            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'", FileName);
+        string? reference = context.Options.TakeString("data-file");
         var child = context.Options.TakeChild("data-file");
         // The bytes as they are, unless the user says otherwise: what a guest wrote must not choose the format.
         var settings = context.Settings with { NoBacking = false, ForCheck = false, WriteThrough = false };
         if (!has)
         {
-            if (!child.IsEmpty)
+            if (!child.IsEmpty || reference is not null)
             {
-                OpenGivenDataFile(context, child, settings).Dispose();
+                OpenGivenDataFile(context, reference, child, settings).Dispose();
                 throw Bad("'data-file' can only be set for images with an external data file", FileName);
             }
             if ((Header.Autoclear & AutoclearDataFileRaw) != 0)
@@ -131,11 +130,11 @@ internal sealed partial class Qcow2Image
         _hasDataFile = true;
         if (context.Settings.NoIo)
             return;
-        if (child.IsEmpty && string.IsNullOrEmpty(Header.DataFile))
+        if (child.IsEmpty && reference is null && string.IsNullOrEmpty(Header.DataFile))
             throw Bad("'data-file' is required for this image", FileName);
-        if (!child.IsEmpty)
+        if (!child.IsEmpty || reference is not null)
         {
-            _data = OpenGivenDataFile(context, child, settings);
+            _data = OpenGivenDataFile(context, reference, child, settings);
             return;
         }
         string name = Header.DataFile!;
@@ -146,8 +145,10 @@ internal sealed partial class Qcow2Image
         _data = context.Opener.OpenReference(ReferenceKind.DataFile, context, name, isJson ? "raw" : context.Opener.DriverForFile(name).Name, settings);
     }
 
-    private static BlockDevice OpenGivenDataFile(OpenContext context, BlockOptions child, OpenSettings settings)
+    private static BlockDevice OpenGivenDataFile(OpenContext context, string? reference, BlockOptions child, OpenSettings settings)
     {
+        if (reference is not null)
+            return context.Opener.Nodes.Take(reference, "");
         if (child.Contains("driver") || child.TakeString("filename") is not { } given)
             return context.Opener.Open(child, settings);
         return context.Opener.Open(given, context.Opener.DriverForFile(given).Name, settings, child);
@@ -162,7 +163,7 @@ internal sealed partial class Qcow2Image
         if (reference is not null)
         {
             if (reference.Length > 0)
-                throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'", FileName);
+                _backing = context.Opener.Nodes.Take(reference, "");
             return;
         }
         if (Header.BackingFile is null && child.IsEmpty)

@@ -258,7 +258,7 @@ internal static class VmdkOpen
         var options = context.Options.TakeChild("backing");
         string? reference = context.Options.TakeString("backing");
         if (reference is { Length: > 0 })
-            throw new ImageException(ImageErrorKind.InvalidArgument, $"Cannot find device='' nor node-name='{reference}'", context.FileName);
+            return context.Settings.NoBacking ? null : context.Opener.Nodes.Take(reference, "");
         if (context.Settings.NoBacking || reference is not null || (descriptor.ParentFileNameHint is null && options.IsEmpty))
             return null;
         var settings = context.Settings with { ReadOnly = true };

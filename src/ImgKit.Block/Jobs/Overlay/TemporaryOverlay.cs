@@ -10,12 +10,14 @@ namespace ImgKit.Block.Jobs.Overlay;
 public sealed class TemporaryOverlay : IDisposable
 {
     private readonly ScratchFile _scratch;
-    private readonly BlockDevice _original;
+    private readonly Func<bool, BlockDevice>? _reopen;
+    private BlockDevice _original;
 
-    private TemporaryOverlay(ScratchFile scratch, BlockDevice original, BlockDevice disk)
+    private TemporaryOverlay(ScratchFile scratch, BlockDevice original, BlockDevice disk, Func<bool, BlockDevice>? reopen)
     {
         _scratch = scratch;
         _original = original;
+        _reopen = reopen;
         Disk = disk;
     }
 
@@ -26,7 +28,9 @@ public sealed class TemporaryOverlay : IDisposable
     /// <param name="opener">to make it.</param>
     /// <param name="original">the disk below, now owned; open for writing if <see cref="Commit"/> is to work.</param>
     /// <param name="format">of the scratch file; its driver must make images that can have a backing device.</param>
-    public static TemporaryOverlay Over(ImageOpener opener, BlockDevice original, string format = "qcow2")
+    /// <param name="reopen">opens the disk below again, read-only or (false) for writing, for a <see cref="Commit"/> over a disk that is open for
+    /// reading only, so that others may read it meanwhile; may be null.</param>
+    public static TemporaryOverlay Over(ImageOpener opener, BlockDevice original, string format = "qcow2", Func<bool, BlockDevice>? reopen = null)
     {
         var scratch = new ScratchFile();
         try
@@ -43,7 +47,7 @@ public sealed class TemporaryOverlay : IDisposable
                 throw new ImageException(ImageErrorKind.Unsupported, $"Backing file not supported for file format '{format}'");
             }
             image.ReplaceBacking(original);
-            return new TemporaryOverlay(scratch, original, disk);
+            return new TemporaryOverlay(scratch, original, disk, reopen);
         }
         catch
         {
@@ -56,12 +60,43 @@ public sealed class TemporaryOverlay : IDisposable
     /// <exception cref="ImageException">the original is read-only, or cannot be written.</exception>
     public void Commit(IProgress<long>? progress = null, CancellationToken cancellation = default)
     {
-        if (_original.IsReadOnly)
-            throw new ImageException(ImageErrorKind.ReadOnly, "the disk below is open for reading only", _original.FileName);
-        CommitJob.Copy(Disk, _original, new CommitRequest { Top = Disk, Progress = progress }, cancellation);
-        _original.Flush();
-        if (Disk is IEmptyableImage e)
-            e.MakeEmpty();
+        bool reopens = _original.IsReadOnly && _reopen is not null;
+        if (reopens)
+            Reopen(readOnly: false);
+        try
+        {
+            if (_original.IsReadOnly)
+                throw new ImageException(ImageErrorKind.ReadOnly, "the disk below is open for reading only", _original.FileName);
+            CommitJob.Copy(Disk, _original, new CommitRequest { Top = Disk, Progress = progress }, cancellation);
+            _original.Flush();
+            if (Disk is IEmptyableImage e)
+                e.MakeEmpty();
+        }
+        finally
+        {
+            if (reopens)
+                Reopen(readOnly: true);
+        }
+    }
+
+    // Its own locks would be in the way of a second one: the old goes before the new comes.
+    private void Reopen(bool readOnly)
+    {
+        var image = (IBackedImage)Disk;
+        image.ReplaceBacking(null)?.Dispose();
+        try
+        {
+            _original = _reopen!(readOnly);
+        }
+        catch (Exception e) when (!readOnly && e is ImageException or IOException)
+        {
+            _original = _reopen!(true);
+            throw;
+        }
+        finally
+        {
+            image.ReplaceBacking(_original);
+        }
     }
 
     /// <inheritdoc/>

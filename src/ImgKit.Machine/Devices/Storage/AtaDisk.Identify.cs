@@ -49,9 +49,9 @@ public sealed partial class AtaDisk
         W(id, 20, 3);
         W(id, 21, 512);
         W(id, 22, 4);
-        Text(id, 23, 4, "1.0");
+        Text(id, 23, 4, Drive.Identity.Revision ?? "1.0");
         // The peer's name, so that /dev/disk/by-id in a guest's configuration stays right.
-        Text(id, 27, 20, "QEMU HARDDISK");
+        Text(id, 27, 20, Drive.Identity.Model ?? "QEMU HARDDISK");
         W(id, 47, 0x8000 | 16);
         W(id, 48, 1);
         W(id, 49, 0x0F00);          // IORDY, LBA, DMA
@@ -74,7 +74,7 @@ public sealed partial class AtaDisk
         W(id, 64, 3);
         for (int w = 65; w <= 68; w++)
             W(id, w, 120);
-        if (Drive.Discard)
+        if (CanTrim)
         {
             W(id, 69, 0x4000);      // reads after TRIM are deterministic
             W(id, 105, BufferSize / Sector);
@@ -91,7 +91,15 @@ public sealed partial class AtaDisk
         W(id, 88, 0x3F | (_dmaMode >> 3 == 8 ? 0x100 << (_dmaMode & 7) : 0));
         W(id, 93, 0x6001 | (Index == 0 ? 0 : 0x0200));
         BinaryPrimitives.WriteInt64LittleEndian(id[200..], Sectors);
-        W(id, 106, 0x6000);
+        W(id, 106, 0x6000 | Drive.Geometry.PhysicalExponent);
+        if (Drive.Identity.WorldWideName is var name and not 0)
+        {
+            W(id, 84, 0x4140);
+            W(id, 87, 0x4140);
+            for (int w = 0; w < 4; w++)
+                W(id, 108 + w, (int)(name >> (48 - 16 * w)) & 0xFFFF);
+        }
+        W(id, 217, Drive.Identity.RotationRate);
         id[510] = 0xA5;
         id[511] = Checksum(id[..511]);
     }

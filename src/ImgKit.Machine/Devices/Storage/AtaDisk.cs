@@ -12,7 +12,7 @@ public sealed partial class AtaDisk : IdeUnit
     private int _generation;
     private byte _multiple = 16, _heads, _sectors;
     private byte _dmaMode = 0x20;       // 0x20 + n: multiword DMA n; 0x40 + n: Ultra DMA n
-    private bool _writeCache = true;
+    private bool _writeCache;
 
     // The command under way.
     private ulong _lba;
@@ -23,9 +23,13 @@ public sealed partial class AtaDisk : IdeUnit
     public AtaDisk(IdeChannel channel, int index, Drive drive) : base(channel, index, drive)
     {
         _request = new DriveRequest(channel.Services, drive, Completed);
+        _writeCache = drive.WriteCache;
         _serial = Encoding.ASCII.GetBytes(drive.Serial ?? $"QM{channel.Number * 2 + index + 1:D5}");
         (_heads, _sectors) = (Heads, SectorsPerTrack);
     }
+
+    // Without discard=unmap nothing comes of it on the host, which the guest need not know.
+    private bool CanTrim => Drive is { IsReadOnly: false, Geometry.DiscardGranularity: not 0 };
 
     private long Sectors => Drive.Length / Sector;
 
@@ -92,7 +96,7 @@ public sealed partial class AtaDisk : IdeUnit
                 Fail(Aborted);
                 break;
             case 0x06:
-                if ((Feature & 1) != 0 && Drive.Discard)
+                if ((Feature & 1) != 0 && CanTrim)
                     BeginTrim();
                 else
                     Fail(Aborted);

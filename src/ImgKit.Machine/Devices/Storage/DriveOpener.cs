@@ -1,4 +1,5 @@
 using ImgKit.Block;
+using ImgKit.Block.Filters;
 using ImgKit.Block.Jobs.Commit;
 using ImgKit.Block.Jobs.Overlay;
 
@@ -7,196 +8,109 @@ namespace ImgKit.Machine.Devices.Storage;
 /// <summary>Opens the images of drives as <c>-drive</c> describes them.</summary>
 public sealed class DriveOpener(ImageOpener opener)
 {
-    /// <summary>Where a drive plugs in.</summary>
-    public enum Interface
-    {
-        /// <summary>IDE.</summary>
-        Ide,
-
-        /// <summary>Floppy.</summary>
-        Floppy,
-
-        /// <summary>SCSI.</summary>
-        Scsi,
-
-        /// <summary>A virtio-blk device of its own.</summary>
-        Virtio,
-
-        /// <summary>None: a -device names it.</summary>
-        None,
-    }
-
     /// <summary>A drive and its place.</summary>
     /// <param name="Drive">the drive, opened.</param>
     /// <param name="Interface">what it plugs into.</param>
-    /// <param name="Index">place there; -1: the first that is free.</param>
+    /// <param name="Index">place there; -1: none of its own.</param>
     /// <param name="Id">identifier that the user gave, or null.</param>
-    public sealed record Placed(Drive Drive, Interface Interface, int Index, string? Id);
+    public sealed record Placed(Drive Drive, DriveInterface Interface, int Index, string? Id);
 
-    private readonly Dictionary<Interface, HashSet<int>> _taken = [];
+    private readonly Dictionary<DriveInterface, HashSet<int>> _taken = [];
+
+    /// <summary>Receives warnings: one line each.</summary>
+    public Action<string>? Warn { get; init; }
+
+    /// <summary>Drives that others may write, too: identifiers or node names (<c>share-rw=on</c> of their devices).</summary>
+    public HashSet<string> Shared { get; } = [];
 
     /// <summary>Opens what a list of names and values describes. Throws <see cref="MachineException"/> or <see cref="ImageException"/>.</summary>
     /// <param name="values">as after <c>-drive</c>.</param>
     /// <param name="snapshot">write to a temporary file.</param>
     public Placed Open(IReadOnlyList<KeyValuePair<string, string>> values, bool snapshot)
     {
-        var settings = new OpenSettings();
-        var options = new BlockOptions();
-        string? file = null, format = null, id = null, serial = null, media = null;
-        var kind = Interface.Ide;
-        int index = -1, bus = -1, unit = -1, boot = -1;
-        bool readOnly = false, discard = false;
-        var onRead = ErrorPolicy.Report;
-        var onWrite = ErrorPolicy.StopOnNoSpace;
-        foreach (var (key, value) in values)
-            switch (key)
-            {
-                case "file":
-                    file = value;
-                    break;
-                case "format" or "driver":
-                    format = value;
-                    break;
-                case "if":
-                    kind = value switch
-                    {
-                        "ide" => Interface.Ide,
-                        "floppy" => Interface.Floppy,
-                        "scsi" => Interface.Scsi,
-                        "virtio" => Interface.Virtio,
-                        "none" => Interface.None,
-                        _ => throw new MachineException($"unsupported bus type '{value}'"),
-                    };
-                    break;
-                case "index":
-                    index = Number(key, value);
-                    break;
-                case "bus":
-                    bus = Number(key, value);
-                    break;
-                case "unit":
-                    unit = Number(key, value);
-                    break;
-                case "media" when value is "disk" or "cdrom":
-                    media = value;
-                    break;
-                case "id":
-                    id = value;
-                    break;
-                case "serial":
-                    serial = value;
-                    break;
-                case "bootindex":
-                    boot = Number(key, value);
-                    break;
-                case "snapshot":
-                    snapshot = Flag(key, value);
-                    break;
-                case "readonly" or "read-only":
-                    readOnly = Flag(key, value);
-                    break;
-                case "cache":
-                    settings = settings.WithCacheMode(value);
-                    break;
-                case "discard" when value is "ignore" or "off" or "unmap" or "on":
-                    discard = value is "unmap" or "on";
-                    settings = settings with { Unmap = discard };
-                    break;
-                case "detect-zeroes" when value is "off" or "on" or "unmap":
-                    settings = settings with { DetectZeroes = value switch { "on" => 1, "unmap" => 2, _ => 0 } };
-                    break;
-                case "rerror" when value is "report" or "ignore" or "stop":
-                    onRead = value switch { "ignore" => ErrorPolicy.Ignore, "stop" => ErrorPolicy.Stop, _ => ErrorPolicy.Report };
-                    break;
-                case "werror" when value is "report" or "ignore" or "stop" or "enospc":
-                    onWrite = value switch
-                    {
-                        "ignore" => ErrorPolicy.Ignore,
-                        "stop" => ErrorPolicy.Stop,
-                        "report" => ErrorPolicy.Report,
-                        _ => ErrorPolicy.StopOnNoSpace,
-                    };
-                    break;
-                case "media" or "discard" or "detect-zeroes" or "rerror" or "werror":
-                    throw new MachineException($"'{value}' invalid {key}");
-                case "aio" or "copy-on-read" or "auto-read-only" or "addr":
-                    break;
-                default:
-                    // Options of the format and of what is below it.
-                    options.Set(key, value);
-                    break;
-            }
-        if (bus >= 0 || unit >= 0)
+        var d = DriveDescription.Parse(values, snapshot);
+        var kind = d.Interface;
+        int index = TakePlace(kind, d.Index);
+        string type = d.IsCdRom ? "cd" : "hd";
+        string name = d.Id ?? kind switch
         {
-            if (index >= 0)
-                throw new MachineException("index cannot be used with bus and unit");
-            index = Math.Max(0, bus) * 2 + Math.Max(0, unit);
-        }
-        if (kind is Interface.Ide or Interface.Floppy && index >= 0 && !Taken(kind).Add(index))
-            throw new MachineException($"drive with bus={index / 2}, unit={index % 2} (index={index}) exists");
-        if (kind is Interface.Ide && index < 0)
-        {
-            index = 0;
-            while (!Taken(kind).Add(index))
-                index++;
-        }
-        if (kind is Interface.Floppy && index < 0)
-        {
-            index = 0;
-            while (!Taken(kind).Add(index))
-                index++;
-        }
-        bool cd = media == "cdrom";
-        if (cd)
-            readOnly = true;
-        string name = id ?? kind switch
-        {
-            Interface.Ide => $"ide{index / 2}-{(cd ? "cd" : "hd")}{index % 2}",
-            Interface.Floppy => $"floppy{index}",
-            Interface.Scsi => $"scsi0-{(cd ? "cd" : "hd")}{Next(kind)}",
-            Interface.Virtio => $"virtio{Next(kind)}",
-            _ => $"none{Next(kind)}",
+            DriveInterface.Ide => $"ide{index / 2}-{type}{index % 2}",
+            DriveInterface.Floppy => $"floppy{index}",
+            DriveInterface.Scsi => $"scsi{index / 7}-{type}{index % 7}",
+            DriveInterface.Virtio => $"virtio{index}",
+            _ => $"none{index}",
         };
         BlockDevice? device = null;
         TemporaryOverlay? overlay = null;
-        if (file is { Length: > 0 } || (file == null && !options.IsEmpty))
-        {
-            if (snapshot && !readOnly)
-                overlay = OpenOverlay(file ?? "", format, settings, options);
-            device = overlay?.Disk ?? OpenImage(file ?? "", format, settings with { ReadOnly = readOnly }, options, kind == Interface.Floppy);
-        }
-        else if (!cd && kind is not (Interface.Floppy or Interface.None))
-            throw new MachineException($"Device needs media, but drive is empty");
+        if (d.File is { Length: > 0 } || (d.File == null && !d.Options.IsEmpty))
+            (device, overlay) = OpenMedia(d, Shared.Contains(name) ? d.Settings with { UnshareWrite = false } : d.Settings);
+        else if (!d.IsCdRom && kind is not (DriveInterface.Floppy or DriveInterface.None))
+            throw new MachineException("Device needs media, but drive is empty");
         var drive = new Drive
         {
             Name = name,
             Media = device,
             Overlay = overlay,
-            FileName = file ?? device?.FileName ?? "",
-            IsCdRom = cd,
-            IsRemovable = cd || kind == Interface.Floppy,
-            IsReadOnly = readOnly || device is { IsReadOnly: true },
-            Serial = serial,
-            OnReadError = onRead,
-            OnWriteError = onWrite,
-            Discard = discard,
-            BootIndex = boot,
+            FileName = d.File ?? device?.FileName ?? "",
+            IsCdRom = d.IsCdRom,
+            IsRemovable = d.IsCdRom || kind == DriveInterface.Floppy,
+            IsReadOnly = d.IsReadOnly || device is { IsReadOnly: true },
+            Serial = d.Serial,
+            OnReadError = d.OnReadError,
+            OnWriteError = d.OnWriteError,
+            Discard = d.Settings.Unmap,
+            WriteCache = d.WriteCache,
+            CacheMode = CacheModeOf(d.Settings, d.WriteCache),
+            BootIndex = d.BootIndex,
         };
-        return new Placed(drive, kind, index, id);
+        return new Placed(drive, kind, index, d.Id);
     }
 
-    private HashSet<int> Taken(Interface kind) => _taken.TryGetValue(kind, out var set) ? set : _taken[kind] = [];
+    /// <summary>How <c>info block</c> calls a cache mode.</summary>
+    public static string CacheModeOf(OpenSettings settings, bool writeBack) =>
+        (writeBack ? "writeback" : "writethrough") + (settings.Direct ? ", direct" : "") + (settings.NoFlush ? ", ignore flushes" : "");
 
-    private int Next(Interface kind)
+    private (BlockDevice Device, TemporaryOverlay? Overlay) OpenMedia(DriveDescription d, OpenSettings settings)
     {
-        int n = Taken(kind).Count;
-        Taken(kind).Add(n);
-        return n;
+        TemporaryOverlay? overlay = null;
+        if (d is { Snapshot: true, IsReadOnly: false })
+            overlay = OpenOverlay(d.File ?? "", d.Format, settings, d.Options);
+        var device = overlay?.Disk ?? OpenImage(d.File ?? "", d.Format, settings with { ReadOnly = d.IsReadOnly }, d.Options, d.Interface == DriveInterface.Floppy);
+        if (!d.CopyOnRead)
+            return (device, overlay);
+        if (device.IsReadOnly)
+        {
+            Warn?.Invoke("disabling copy-on-read on read-only drive");
+            return (device, overlay);
+        }
+        return (new CopyOnReadDevice(device), overlay);
+    }
+
+    private int TakePlace(DriveInterface kind, int index)
+    {
+        var taken = _taken.TryGetValue(kind, out var set) ? set : _taken[kind] = [];
+        if (index >= 0)
+        {
+            int units = kind == DriveInterface.Scsi ? 7 : kind is DriveInterface.Ide or DriveInterface.Floppy ? 2 : 1;
+            return taken.Add(index) ? index : throw new MachineException($"drive with bus={index / units}, unit={index % units} (index={index}) exists");
+        }
+        for (index = 0; !taken.Add(index);)
+            index++;
+        if (kind == DriveInterface.Ide && index > 3)
+            throw new MachineException($"machine type does not support if=ide,bus={index / 2},unit={index % 2}");
+        if (kind == DriveInterface.Floppy && index > 1)
+            throw new MachineException("machine type does not support if=floppy,bus=1,unit=0");
+        return index;
     }
 
     /// <summary>Opens a file, or what <c>-blockdev</c> options describe when <paramref name="file"/> is empty.</summary>
     public BlockDevice OpenImage(string file, string? format, OpenSettings settings, BlockOptions options, bool maybeReadOnly = false)
     {
+        if (file.Length == 0 && format != null)
+        {
+            options = options.Clone();
+            options.Set("driver", format);
+        }
         try
         {
             return file.Length > 0 ? opener.Open(file, format, settings, options) : opener.Open(options, settings);
@@ -220,19 +134,11 @@ public sealed class DriveOpener(ImageOpener opener)
         }
     }
 
-    // The image below is open for writing where it can be, so that the monitor's commit works; nothing else writes to it.
+    // The image below is read only, so that others may read it, too, until the monitor's commit opens it for writing.
     private TemporaryOverlay OpenOverlay(string file, string? format, OpenSettings settings, BlockOptions options)
     {
-        BlockDevice original;
-        try
-        {
-            original = OpenImage(file, format, settings, options);
-        }
-        catch (Exception e) when (e is ImageException or IOException && !settings.ReadOnly)
-        {
-            original = OpenImage(file, format, settings with { ReadOnly = true }, options);
-        }
-        return TemporaryOverlay.Over(opener, original);
+        BlockDevice Open(bool readOnly) => OpenImage(file, format, settings with { ReadOnly = readOnly, Unmap = !readOnly && settings.Unmap, DetectZeroes = 0 }, options);
+        return TemporaryOverlay.Over(opener, Open(true), reopen: Open);
     }
 
     /// <summary>Writes what a drive's overlay, temporary or not, holds into the image below.</summary>
@@ -241,17 +147,6 @@ public sealed class DriveOpener(ImageOpener opener)
         if (drive.Overlay != null)
             drive.Overlay.Commit();
         else
-            CommitJob.Run(opener, new CommitRequest { Top = drive.Media! });
+            CommitJob.Run(opener, new CommitRequest { Top = FilterDevice.ImageBelow(drive.Media!) });
     }
-
-    private static int Number(string key, string value) =>
-        int.TryParse(value, System.Globalization.NumberStyles.None, null, out int n) && n < 256 ? n
-            : throw new MachineException($"Parameter '{key}' expects a number");
-
-    private static bool Flag(string key, string value) => value switch
-    {
-        "on" or "yes" or "true" or "y" => true,
-        "off" or "no" or "false" or "n" => false,
-        _ => throw new MachineException($"Parameter '{key}' expects 'on' or 'off'"),
-    };
 }

@@ -33,6 +33,9 @@ internal sealed unsafe class DriveRequest(MachineServices services, Drive drive,
     /// <summary>Flush after the write (FUA).</summary>
     internal bool ThenFlush { get; set; }
 
+    /// <summary>Zeroes may give space back, where the drive passes discards on.</summary>
+    internal bool MayUnmap { get; set; }
+
     /// <summary>After completion: what went wrong, by the policy to be told to the guest; null: nothing.</summary>
     internal Exception? Failure { get; private set; }
 
@@ -109,7 +112,7 @@ internal sealed unsafe class DriveRequest(MachineServices services, Drive drive,
                         media.Discard(Offset, Length);
                     break;
                 case DriveOperation.WriteZeroes:
-                    media.WriteZeroes(Offset, Length, drive.Discard ? ZeroOptions.MayUnmap : ZeroOptions.None);
+                    media.WriteZeroes(Offset, Length, MayUnmap && drive.Discard ? ZeroOptions.MayUnmap : ZeroOptions.None);
                     break;
             }
         }

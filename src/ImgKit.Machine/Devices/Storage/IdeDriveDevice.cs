@@ -8,6 +8,10 @@ public sealed class IdeDriveDevice : Device
         .. DriveProperties.All,
         new("bus", "str", "ide.0 or ide.1"),
         new("unit", "uint32", "0 master, 1 slave"),
+        new("model", "str", "model, up to 40 characters"),
+        new("ver", "str", "revision of the firmware, up to 8 characters"),
+        new("wwn", "uint64", "world wide name"),
+        new("rotation_rate", "uint16", "revolutions a minute; 1: a solid-state disk"),
     ];
 
     private readonly bool _isCdRom;
@@ -39,7 +43,9 @@ public sealed class IdeDriveDevice : Device
         for (int i = 0; i < 4; i++)
             if ((bus < 0 || bus == i >> 1) && (unit < 0 || unit == (i & 1)) && channels[i >> 1].Units[i & 1] == null)
             {
-                var drive = DriveProperties.Make(plug, isCdRom, $"ide{i >> 1}-{i & 1}", $"ide{i >> 1}-cd{i & 1}");
+                var drive = DriveProperties.Make(plug, isCdRom, $"ide{i >> 1}-{i & 1}", $"ide{i >> 1}-cd{i & 1}", isCdRom ? "ide-cd" : "ide-hd");
+                if (!isCdRom && drive.Geometry.LogicalBlock != 512)
+                    throw new MachineException("logical_block_size must be 512 for IDE");
                 channels[i >> 1].Attach(i & 1, drive);
                 int place = i;
                 if (drive.BootIndex >= 0)

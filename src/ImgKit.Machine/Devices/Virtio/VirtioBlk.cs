@@ -25,7 +25,7 @@ public sealed class VirtioBlk : VirtioPci
     private readonly byte[] _serial = new byte[20];
     private readonly Stack<Request> _free = new();
     private int _underWay;
-    private bool _writeBack = true;
+    private bool _writeBack;
     private long _reportedLength;
 
     /// <summary>Makes a disk.</summary>
@@ -40,6 +40,7 @@ public sealed class VirtioBlk : VirtioPci
         : base(services, DeviceType, 0x010000, interfaces, Sizes(queues, queueSize))
     {
         _drive = drive;
+        _writeBack = drive.WriteCache;
         _blockSize = blockSize;
         _queueSize = (ushort)queueSize;
         Encoding.ASCII.GetBytes((drive.Serial ?? "").AsSpan(0, Math.Min(20, drive.Serial?.Length ?? 0)), _serial);
@@ -65,9 +66,18 @@ public sealed class VirtioBlk : VirtioPci
     public Drive Drive => _drive;
 
     /// <inheritdoc/>
-    protected override ulong DeviceFeatures => SegMax | Geometry | BlkSize | FlushFeature | Topology | ConfigWce
-        | (Queues.Length > 1 ? MultiQueue : 0) | (_drive.IsReadOnly ? ReadOnly : 0)
-        | (_drive.IsReadOnly ? 0 : WriteZeroesFeature) | (_drive is { IsReadOnly: false, Discard: true } ? DiscardFeature : 0);
+    protected override ulong DeviceFeatures => SegMax | Geometry | BlkSize | Topology | (_drive.WriteCache || HasConfigWce ? FlushFeature : 0)
+        | (HasConfigWce ? ConfigWce : 0) | (Queues.Length > 1 ? MultiQueue : 0)
+        | (_drive.IsReadOnly ? ReadOnly : (HasWriteZeroes ? WriteZeroesFeature : 0) | (HasDiscard ? DiscardFeature : 0));
+
+    /// <summary>The driver can switch the write cache.</summary>
+    public bool HasConfigWce { get; init; } = true;
+
+    /// <summary>Discards are offered. Without discard=unmap nothing comes of them on the host, which the guest need not know.</summary>
+    public bool HasDiscard { get; init; } = true;
+
+    /// <summary>Write-zeroes requests are offered.</summary>
+    public bool HasWriteZeroes { get; init; } = true;
 
     /// <inheritdoc/>
     protected override int ConfigLength => 60;
@@ -83,12 +93,14 @@ public sealed class VirtioBlk : VirtioPci
         config[18] = 16;
         config[19] = 63;
         BinaryPrimitives.WriteUInt32LittleEndian(config[20..], (uint)_blockSize);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[26..], 1); // min_io_size, blocks
+        config[24] = (byte)_drive.Geometry.PhysicalExponent;
+        BinaryPrimitives.WriteUInt16LittleEndian(config[26..], (ushort)Math.Min(Math.Max(1, _drive.Geometry.MinimumIo / _blockSize), 0xFFFF));
+        BinaryPrimitives.WriteInt32LittleEndian(config[28..], _drive.Geometry.OptimalIo / _blockSize);
         config[32] = _writeBack ? (byte)1 : (byte)0;
         BinaryPrimitives.WriteUInt16LittleEndian(config[34..], (ushort)Queues.Length);
         BinaryPrimitives.WriteUInt32LittleEndian(config[36..], MostSectors);
         BinaryPrimitives.WriteUInt32LittleEndian(config[40..], 1);
-        BinaryPrimitives.WriteUInt32LittleEndian(config[44..], (uint)(_blockSize / Sector));
+        BinaryPrimitives.WriteUInt32LittleEndian(config[44..], (uint)(Math.Max(_blockSize, _drive.Geometry.DiscardGranularity) / Sector));
         BinaryPrimitives.WriteUInt32LittleEndian(config[48..], MostSectors);
         BinaryPrimitives.WriteUInt32LittleEndian(config[52..], 1);
         config[56] = 1;
@@ -116,7 +128,7 @@ public sealed class VirtioBlk : VirtioPci
     protected override void DriverReset()
     {
         _generation++; // what completes later belongs to nobody
-        _writeBack = true;
+        _writeBack = _drive.WriteCache;
     }
 
     private int _generation;
@@ -232,12 +244,13 @@ public sealed class VirtioBlk : VirtioPci
         else if (count > MostSectors || !IsInside(sector, (long)count * Sector))
             Finish(request, IoError, 0);
         else
-            Submit(request, operation, (long)sector * Sector, (long)count * Sector);
+            Submit(request, operation, (long)sector * Sector, (long)count * Sector, (flags & Unmap) != 0);
     }
 
-    private void Submit(Request request, DriveOperation operation, long offset, long length)
+    private void Submit(Request request, DriveOperation operation, long offset, long length, bool mayUnmap = false)
     {
         _underWay++;
+        request.Work.MayUnmap = mayUnmap;
         request.Work.ThenFlush = false;
         request.Work.Submit(operation, offset, length);
     }
@@ -289,18 +302,22 @@ public sealed class VirtioBlk : VirtioPci
         .. DriveProperties.All,
         new("num-queues", "uint16", "request queues (default: one a processor)"),
         new("queue-size", "uint16", "descriptors a queue (default: 256)"),
-        new("logical_block_size", "size", "bytes a block (default: 512)"),
+        new("config-wce", "bool", "the driver can switch the write cache (default: on)"),
+        new("discard", "bool", "discards are offered (default: on)"),
+        new("write-zeroes", "bool", "write-zeroes requests are offered (default: on)"),
         new("disable-legacy", "OnOffAuto", "no interface of virtio 0.9"),
         new("disable-modern", "bool", "no interface of virtio 1.0"),
     ], plug =>
     {
-        var drive = DriveProperties.Make(plug, false, "virtio-disk", "");
-        ulong block = plug.Options.Number("logical_block_size", Sector);
-        if (block is < Sector or > 32768 || (block & (block - 1)) != 0)
-            throw new MachineException("Property .logical_block_size doesn't take this value (minimum: 512, maximum: 32768, a power of 2)");
+        var drive = DriveProperties.Make(plug, false, "virtio-disk", "", "virtio-blk-device");
         var device = new VirtioBlk(plug.Services, drive, Interfaces(plug.Options),
             (int)Math.Min(plug.Options.Number("num-queues", (ulong)Math.Min(plug.Machine.Options.Processors, 127)), 1024),
-            (int)Math.Min(plug.Options.Number("queue-size", 256), 65536), (int)block);
+            (int)Math.Min(plug.Options.Number("queue-size", 256), 65536), drive.Geometry.LogicalBlock)
+        {
+            HasConfigWce = plug.Options.Flag("config-wce", true),
+            HasDiscard = plug.Options.Flag("discard", true) && drive.Geometry.DiscardGranularity != 0,
+            HasWriteZeroes = plug.Options.Flag("write-zeroes", true),
+        };
         plug.PlugPci(device);
         if (drive.BootIndex >= 0)
             plug.Machine.AddBootEntry(drive.BootIndex, () => $"/pci@i0cf8/scsi@{device.DeviceFunction >> 3:x}{((device.DeviceFunction & 7) != 0 ? $",{device.DeviceFunction & 7:x}" : "")}/disk@0,0");

@@ -33,7 +33,7 @@ public sealed class FloppyDriveDevice : Device
         var controller = plug.Machine.Floppy;
         int unit = plug.Options.Text("unit") != null ? (int)Math.Min(plug.Options.Number("unit", 0), 255)
             : controller.KindOf(0) == FloppyDriveKind.None ? 0 : 1;
-        var drive = DriveProperties.Make(plug, true, $"floppy{unit}", $"floppy{unit}", isFloppy: true);
+        var drive = DriveProperties.Make(plug, true, $"floppy{unit}", $"floppy{unit}", "floppy", isFloppy: true);
         controller.Attach(unit, drive, ParseKind(plug.Options.Text("drive-type")));
         plug.Machine.AddFloppyBoot(unit, drive);
         return new FloppyDriveDevice();

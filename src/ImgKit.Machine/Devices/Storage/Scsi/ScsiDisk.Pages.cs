@@ -42,12 +42,15 @@ internal sealed partial class ScsiDisk
                 // Block limits
                 at = 64;
                 b[4] = 1;           // WRITE SAME with a count of zero is not for all sizes
-                BinaryPrimitives.WriteUInt32BigEndian(b[8..], 0x7FFFFFFF / Sector);
+                var geometry = _drive.Geometry;
+                BinaryPrimitives.WriteUInt16BigEndian(b[6..], (ushort)Math.Min(geometry.MinimumIo / _block, 0xFFFF));
+                BinaryPrimitives.WriteInt32BigEndian(b[8..], 0x7FFFFFFF / _block);
+                BinaryPrimitives.WriteInt32BigEndian(b[12..], geometry.OptimalIo / _block);
                 if (CanDiscard)
                 {
                     BinaryPrimitives.WriteUInt32BigEndian(b[20..], MostBlocks);
                     BinaryPrimitives.WriteUInt32BigEndian(b[24..], MostRanges - 1);
-                    BinaryPrimitives.WriteUInt32BigEndian(b[28..], 4096 / Sector);
+                    BinaryPrimitives.WriteUInt32BigEndian(b[28..], (uint)(geometry.DiscardGranularity < 0 ? Math.Max(4096, _block) : geometry.DiscardGranularity) / (uint)_block);
                 }
                 BinaryPrimitives.WriteUInt64BigEndian(b[36..], MostBlocks);
                 break;
@@ -135,7 +138,7 @@ internal sealed partial class ScsiDisk
         {
             b[isLong ? 7 : 3] = 8;
             BinaryPrimitives.WriteUInt32BigEndian(b[at..], (uint)(Blocks > 0xFFFFFF ? 0 : Blocks));
-            BinaryPrimitives.WriteUInt32BigEndian(b[(at + 4)..], Sector);
+            BinaryPrimitives.WriteInt32BigEndian(b[(at + 4)..], _block);
             at += 8;
         }
         int start = at;

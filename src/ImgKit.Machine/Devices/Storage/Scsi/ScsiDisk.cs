@@ -6,14 +6,16 @@ namespace ImgKit.Machine.Devices.Storage.Scsi;
 /// product data.</summary>
 internal sealed partial class ScsiDisk : ScsiUnit
 {
-    private const int Sector = 512;
-
     /// <summary>The most blocks that UNMAP and WRITE SAME take in one go: 1 GiB, so that no command works for ever.</summary>
     private const int MostBlocks = 1 << 21, MostRanges = 256;
 
     private readonly Drive _drive;
+
+    /// <summary>Bytes a block.</summary>
+    private readonly int _block;
+
     private readonly ScsiIdentity _identity;
-    private bool _writeCache = true;
+    private bool _writeCache;
 
     // WRITE SAME and UNMAP under way.
     private long _at, _left;
@@ -23,6 +25,8 @@ internal sealed partial class ScsiDisk : ScsiUnit
     internal ScsiDisk(MachineServices services, Drive drive, ScsiIdentity identity) : base(services, drive)
     {
         _drive = drive;
+        _block = drive.Geometry.LogicalBlock;
+        _writeCache = drive.WriteCache;
         _identity = identity;
         _reportedLength = drive.Length;
         drive.MediaChanged = () =>
@@ -36,7 +40,7 @@ internal sealed partial class ScsiDisk : ScsiUnit
 
     private long _reportedLength;
 
-    private long Blocks => _drive.Length / Sector;
+    private long Blocks => _drive.Length / _block;
 
     protected override byte PeripheralType => 0;
 
@@ -44,7 +48,7 @@ internal sealed partial class ScsiDisk : ScsiUnit
     {
         base.Reset(qualifier);
         _isUnmapping = _isFilling = false;
-        _writeCache = true;
+        _writeCache = _drive.WriteCache;
         _drive.IsLocked = false;
     }
 
@@ -156,7 +160,8 @@ internal sealed partial class ScsiDisk : ScsiUnit
         }
     }
 
-    private bool CanDiscard => _drive.Discard;
+    // Without discard=unmap nothing comes of it on the host, which the guest need not know.
+    private bool CanDiscard => _drive.Geometry.DiscardGranularity != 0;
 
     private bool InRange(ulong block, uint count)
     {
@@ -171,7 +176,7 @@ internal sealed partial class ScsiDisk : ScsiUnit
         if ((Cdb[0] != 0x08 && (Cdb[1] & 0xE0) != 0))
             Fail(IllegalRequest, 0x24);         // no protection information
         else if (InRange(block, count))
-            ReadMedium((long)block * Sector, (long)count * Sector);
+            ReadMedium((long)block * _block, (long)count * _block);
     }
 
     private void Write(ulong block, uint count, bool flush)
@@ -181,7 +186,7 @@ internal sealed partial class ScsiDisk : ScsiUnit
         else if (_drive.IsReadOnly)
             Fail(DataProtect, 0x27);
         else if (InRange(block, count))
-            WriteMedium((long)block * Sector, (long)count * Sector, flush || !_writeCache);
+            WriteMedium((long)block * _block, (long)count * _block, flush || !_writeCache);
     }
 
     private void Verify(ulong block, uint count)
@@ -219,30 +224,30 @@ internal sealed partial class ScsiDisk : ScsiUnit
             }
             count = (uint)((ulong)Blocks - block);
         }
-        _at = (long)block * Sector;
-        _left = (long)count * Sector;
+        _at = (long)block * _block;
+        _left = (long)count * _block;
         if (noData)
         {
-            Buffer[..Sector].Clear();
+            Buffer[.._block].Clear();
             Fill();
         }
         else
-            Take(Sector);
+            Take(_block);
     }
 
     // The block of a WRITE SAME is in the buffer.
     private void Fill()
     {
-        if (!Buffer[..Sector].ContainsAnyExcept((byte)0))
+        if (!Buffer[.._block].ContainsAnyExcept((byte)0))
         {
             (long at, long left) = (_at, _left);
             _left = 0;
-            Work(DriveOperation.WriteZeroes, at, left);
+            Work(DriveOperation.WriteZeroes, at, left, mayUnmap: (Cdb[1] & 8) != 0);
             return;
         }
         _filled = (int)Math.Min(_left, BufferSize);
-        for (int at = Sector; at < _filled; at += Sector)
-            Buffer[..Sector].CopyTo(Buffer[at..]);
+        for (int at = _block; at < _filled; at += _block)
+            Buffer[.._block].CopyTo(Buffer[at..]);
         _isFilling = true;
         FillMore();
     }
@@ -319,7 +324,7 @@ internal sealed partial class ScsiDisk : ScsiUnit
             var (block, count) = Range(_range++);
             if (count == 0)
                 continue;
-            Work(DriveOperation.Discard, (long)block * Sector, (long)count * Sector);
+            Work(DriveOperation.Discard, (long)block * _block, (long)count * _block);
             return;
         }
         Succeed();
@@ -343,7 +348,7 @@ internal sealed partial class ScsiDisk : ScsiUnit
             return;
         }
         BinaryPrimitives.WriteUInt32BigEndian(Buffer, (uint)Math.Min(Math.Max(0, Blocks - 1), uint.MaxValue));
-        BinaryPrimitives.WriteUInt32BigEndian(Buffer[4..], Sector);
+        BinaryPrimitives.WriteInt32BigEndian(Buffer[4..], _block);
         Reply(8, 8);
     }
 
@@ -351,7 +356,8 @@ internal sealed partial class ScsiDisk : ScsiUnit
     {
         Buffer[..32].Clear();
         BinaryPrimitives.WriteInt64BigEndian(Buffer, Math.Max(0, Blocks - 1));
-        BinaryPrimitives.WriteUInt32BigEndian(Buffer[8..], Sector);
+        BinaryPrimitives.WriteInt32BigEndian(Buffer[8..], _block);
+        Buffer[13] = (byte)_drive.Geometry.PhysicalExponent;
         if (CanDiscard)
             Buffer[14] = 0x80;
         Reply(32, Cdb32(10));

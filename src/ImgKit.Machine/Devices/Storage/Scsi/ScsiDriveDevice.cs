@@ -45,7 +45,7 @@ public sealed class ScsiDriveDevice : Device
         int target = options.Text("scsi-id") == null ? -1 : (int)Math.Min(options.Number("scsi-id", 0), 255);
         int lun = (int)Math.Min(options.Number("lun", 0), 255);
         string at = $"{bus.Name}-{(target < 0 ? "x" : target.ToString(CultureInfo.InvariantCulture))}-{lun}";
-        var drive = DriveProperties.Make(plug, isCdRom, at, "scsi0-cd" + at);
+        var drive = DriveProperties.Make(plug, isCdRom, at, "scsi0-cd" + at, isCdRom ? "scsi-cd" : "scsi-hd");
         string? serial = drive.Serial;
         var identity = new ScsiIdentity(options.Text("vendor") ?? "QEMU", options.Text("product") ?? (isCdRom ? "QEMU CD-ROM" : "QEMU HARDDISK"),
             options.Text("ver") ?? "2.5+", serial, options.Text("device_id") ?? drive.Name, options.Number("wwn", 0),

@@ -222,11 +222,12 @@ internal abstract class ScsiUnit : IStateful
     }
 
     /// <summary>Gives a request without data of the initiator to the block layer; goes on at <see cref="WorkDone"/>.</summary>
-    protected void Work(DriveOperation operation, long offset, long length)
+    protected void Work(DriveOperation operation, long offset, long length, bool mayUnmap = false)
     {
         _stage = ScsiStage.Working;
         _request!.Tag = _generation;
         _request.ThenFlush = false;
+        _request.MayUnmap = mayUnmap;
         _request.Submit(operation, offset, length);
     }
 
