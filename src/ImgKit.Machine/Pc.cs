@@ -336,8 +336,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
             FwCfg.SetFile("etc/boot-fail-wait", BitConverter.GetBytes(retry));
         string order = BootOrderList();
         if (_options is { Kernel: { } kernel, StartsKernelByFirmware: true })
-            order = LinuxBootRom.Provide(FwCfg, kernel, _options.InitialRamDisks.Select(d => d.Content).FirstOrDefault(), _options.CommandLine,
-                Services.Memory.LowSize) + (order.Length > 0 ? "\n" : "") + order;
+            order = ProvideKernel(kernel) + (order.Length > 0 ? "\n" : "") + order;
         if (order.Length > 0)
             FwCfg.SetFile("bootorder", Encoding.ASCII.GetBytes(order + "\0"));
         foreach (var (name, content) in _options.FirmwareFiles)
@@ -345,6 +344,10 @@ public sealed partial class Pc : IMachineControl, IDisposable
         if (acpi != null)
             TableLoader.Provide(FwCfg, acpi, smbios);
     }
+
+    private string ProvideKernel(BootFile kernel) => LinuxKernel.IsLinux(kernel)
+        ? LinuxBootRom.Provide(FwCfg, kernel, _options.InitialRamDisks.Select(d => d.Content).FirstOrDefault(), _options.CommandLine, Services.Memory.LowSize)
+        : MultibootKernel.Provide(FwCfg, kernel, _options.InitialRamDisks, _options.CommandLine, Services.Memory.LowSize);
 
     /// <summary>Firmware paths of the devices with a boot index, best first.</summary>
     private string BootOrderList()

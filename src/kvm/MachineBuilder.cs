@@ -47,7 +47,7 @@ internal sealed class MachineBuilder : IDisposable
             _chars.AddNamed(OptionList.Parse(text, "backend"));
 
         var kernel = s.Kernel == null ? null : new BootFile(s.Kernel, "could not load kernel");
-        byte[]? firmware = kernel == null ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
+        byte[]? firmware = kernel == null || MultibootKernel.IsMultiboot(kernel) ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
         var options = new PcOptions
         {
             MachineLock = _lock,

@@ -61,7 +61,7 @@ public sealed class LoaderTests
         using var guest = new Guest("-m", "64", "-cdrom", "/usr/lib/ipxe/ipxe.iso", "-boot", "d");
         guest.WaitForScreen("iPXE", 120);
         guest.WaitForScreen("Ctrl-B", 120);
-        guest.Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = "sendkey ctrl-b" });
+        guest.Press("ctrl-b");
         guest.WaitForScreen("iPXE>", 120);
         guest.Qmp("quit");
         Assert.Equal(0, guest.WaitForExit(60));

@@ -23,7 +23,7 @@ public sealed class BootTests
     {
         using var guest = new Guest("-m", "64", "-cdrom", Rescue, "-boot", "d");
         guest.WaitForScreen("GNU/Hurd", 120);
-        guest.Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = "sendkey c" });
+        guest.Press("c");
         guest.WaitForScreen("grub>", 60);
         guest.Qmp("quit");
         Assert.Equal(0, guest.WaitForExit(60));

@@ -165,6 +165,9 @@ internal sealed class Guest : IDisposable
         return Send(command, arguments);
     }
 
+    /// <summary>Presses keys, as the monitor names them.</summary>
+    internal void Press(string keys) => Qmp("human-monitor-command", new Dictionary<string, string> { ["command-line"] = "sendkey " + keys });
+
     private JsonElement Send(string command, object? arguments)
     {
         _socket!.Send(Encoding.UTF8.GetBytes(arguments == null ? $"{{\"execute\":\"{command}\"}}"

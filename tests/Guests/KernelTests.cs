@@ -47,12 +47,37 @@ public sealed class KernelTests
             jne end
             movl $stack, %esp
             movl %ebx, %edi
-            testl $4, (%edi)
-            jz end
+            # memory, boot device, command line, modules, map; 32 MiB less what the firmware keeps; a map of whole entries
+            movl (%edi), %eax
+            andl $0x4F, %eax
+            cmpl $0x4F, %eax
+            jne end
+            cmpl $600, 4(%edi)
+            jb end
+            cmpl $640, 4(%edi)
+            ja end
+            cmpl $30000, 8(%edi)
+            jb end
+            cmpl $31744, 8(%edi)
+            jae end
+            movl 48(%edi), %ebx
+            cmpl $48, 44(%edi)
+            jb end
+            cmpl $20, (%ebx)
+            jne end
+            # what is beyond the file is zero
+            movl $space, %esi
+        zero:
+            lodsl
+            testl %eax, %eax
+            jnz end
+            cmpl $space + 4096, %esi
+            jb zero
+            # the firmware has set up the text screen
+            movl $0xB8000, %ebx
+            movl $0x074D0742, (%ebx)
             movl 16(%edi), %esi
             call text
-            testl $8, (%edi)
-            jz end
             movl 20(%edi), %ebp
             movl 24(%edi), %ebx
         next:
@@ -84,6 +109,12 @@ public sealed class KernelTests
             outb %al, %dx
         3:  ret
         good:
+            movb $'.', %al
+            call put
+        wait:
+            inb $0x64, %al
+            testb $1, %al
+            jz wait
             movl $16, %eax
             movw $0x501, %dx
             outl %eax, %dx
@@ -109,8 +140,10 @@ public sealed class KernelTests
             File.WriteAllText(At("two"), "second");
             using var guest = new Guest("-m", "32", "-kernel", At("kernel"), "-append", "to be or not", "-initrd", $"{At("one")} a b,{At("two")}",
                 "-device", "isa-debug-exit,iosize=4");
+            guest.WaitForScreen("BM", 60);
+            guest.Press("ret");
             Assert.Equal(33, guest.WaitForExit(60));
-            Assert.Equal($"{At("kernel")} to be or not|{At("one")} a b=first|{At("two")}=second", guest.Serial);
+            Assert.Equal($"{At("kernel")} to be or not|{At("one")} a b=first|{At("two")}=second.", guest.Serial);
         }
         finally
         {

@@ -6,7 +6,7 @@ namespace ImgKit.Machine.Firmware;
 
 /// <summary>
 /// Starts a kernel in place of the firmware: Linux bzImage (Linux, Documentation/arch/x86/boot.rst, 32-bit boot protocol), ELF with a PVH
-/// entry (Xen, docs/misc/pvh), a plain 64-bit vmlinux, and Multiboot 1 (GNU, Multiboot Specification 0.6.96).
+/// entry (Xen, docs/misc/pvh), and a plain 64-bit vmlinux.
 /// Every number in the kernel's headers is checked against guest RAM.
 /// </summary>
 public sealed class KernelLoader
@@ -28,11 +28,9 @@ public sealed class KernelLoader
     {
         Linux,
         Elf,
-        Multiboot,
     }
 
     private readonly Kind _kind;
-    private readonly int _multibootAt;
 
     /// <summary>Looks at the kernel. Throws <see cref="MachineException"/> when it is of no known kind.</summary>
     public KernelLoader(BootFile file, IReadOnlyList<(BootFile Content, string CommandLine)> modules, string commandLine)
@@ -43,11 +41,8 @@ public sealed class KernelLoader
         _commandLine = commandLine;
         if (Encoding.ASCII.GetByteCount(commandLine) >= CommandLineLimit)
             throw new MachineException("the kernel command line is too long");
-        _multibootAt = FindMultiboot();
         if (kernel.Length > 0x264 && U32(0x202) == 0x53726448)      // "HdrS"
             _kind = Kind.Linux;
-        else if (_multibootAt >= 0)
-            _kind = Kind.Multiboot;
         else if (kernel.Length > 64 && U32(0) == 0x464C457F)
             _kind = Kind.Elf;
         else
@@ -59,20 +54,6 @@ public sealed class KernelLoader
     private ushort U16(int at) => BinaryPrimitives.ReadUInt16LittleEndian(_kernel.AsSpan(at));
 
     private uint U32(int at) => BinaryPrimitives.ReadUInt32LittleEndian(_kernel.AsSpan(at));
-
-    private ulong U64(int at) => BinaryPrimitives.ReadUInt64LittleEndian(_kernel.AsSpan(at));
-
-    private static uint U32(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadUInt32LittleEndian(bytes[at..]);
-
-    private static ulong U64(ReadOnlySpan<byte> bytes, int at) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[at..]);
-
-    private int FindMultiboot()
-    {
-        for (int at = 0; at + 12 <= Math.Min(8192, _kernel.Length); at += 4)
-            if (U32(at) == 0x1BADB002 && U32(at) + U32(at + 4) + U32(at + 8) == 0)
-                return at;
-        return -1;
-    }
 
     /// <summary>Puts kernel, tables and the bootstrap processor's state in place. Under the machine lock, processors parked.</summary>
     internal void Start(Pc pc, AcpiTables? acpi, (byte[] Table, int Structures, int Longest) smbios)
@@ -86,9 +67,6 @@ public sealed class KernelLoader
         {
             case Kind.Linux:
                 StartLinux(memory, state, acpi != null);
-                break;
-            case Kind.Multiboot:
-                StartMultiboot(memory, state);
                 break;
             default:
                 StartElf(memory, state, acpi != null);
@@ -235,69 +213,30 @@ public sealed class KernelLoader
         BinaryPrimitives.WriteUInt16LittleEndian(zero[0x10..], 16);
     }
 
-    private (ulong Entry, ulong End) LoadElf(GuestMemory memory, out ulong pvhEntry)
+    // Returns where the kernel ends.
+    private ulong LoadElf(GuestMemory memory, ElfImage image)
     {
-        pvhEntry = 0;
-        bool is64 = _kernel[4] == 2;
-        if (_kernel[4] is not (1 or 2) || _kernel[5] != 1)
-            throw new MachineException("the ELF kernel is neither 32-bit nor 64-bit little-endian");
-        ulong entry = is64 ? U64(24) : U32(24), headers = is64 ? U64(32) : U32(28);
-        int size = U16(is64 ? 54 : 42), count = U16(is64 ? 56 : 44);
-        if (size < (is64 ? 56 : 32) || headers > (ulong)_file.Length || (ulong)size * (ulong)count > (ulong)_file.Length - headers)
-            throw new MachineException("the ELF kernel's program headers lie outside the file");
-        ulong end = 0, physicalEntry = entry;
-        for (int i = 0; i < count; i++)
+        ulong end = 0;
+        foreach (var (offset, stored, at, length) in image.Segments)
         {
-            var header = _file.Read((long)headers + i * size, size).AsSpan();
-            uint type = U32(header, 0);
-            ulong offset = is64 ? U64(header, 8) : U32(header, 4), virt = is64 ? U64(header, 16) : U32(header, 8);
-            ulong phys = is64 ? U64(header, 24) : U32(header, 12), file = is64 ? U64(header, 32) : U32(header, 16);
-            ulong mem = is64 ? U64(header, 40) : U32(header, 20);
-            if (offset > (ulong)_file.Length || file > (ulong)_file.Length - offset)
-                throw new MachineException("an ELF segment of the kernel lies outside the file");
-            if (type == 4)
-                FindPvhNote(_file.Read((long)offset, (int)Math.Min(file, 1 << 16)), ref pvhEntry);
-            if (type != 1 || mem == 0)
-                continue;
-            if (file > mem || mem > memory.LowSize)
+            if (length > memory.LowSize)
                 throw new MachineException("the kernel does not fit in guest memory");
-            var room = Room(memory, phys, (long)mem, "the kernel");
-            _file.Read((long)offset, room[..(int)file]);
-            room[(int)file..].Clear();
-            end = Math.Max(end, phys + mem);
-            if (entry - virt < mem)
-                physicalEntry = entry - virt + phys;
+            var room = Room(memory, at, (long)length, "the kernel");
+            _file.Read(offset, room[..(int)stored]);
+            room[(int)stored..].Clear();
+            end = Math.Max(end, at + length);
         }
-        return (physicalEntry, end);
-    }
-
-    private static void FindPvhNote(ReadOnlySpan<byte> notes, ref ulong entry)
-    {
-        while (notes.Length >= 12)
-        {
-            uint name = BinaryPrimitives.ReadUInt32LittleEndian(notes), size = BinaryPrimitives.ReadUInt32LittleEndian(notes[4..]);
-            uint type = BinaryPrimitives.ReadUInt32LittleEndian(notes[8..]);
-            ulong start = 12 + (((ulong)name + 3) & ~3UL), next = start + (((ulong)size + 3) & ~3UL);
-            if (start + size > (ulong)notes.Length)
-                return;
-            if (type == 18 && name == 4 && notes.Slice(12, 3).SequenceEqual("Xen"u8) && size >= 4)
-            {
-                entry = BinaryPrimitives.ReadUInt32LittleEndian(notes[(int)start..]);
-                return;
-            }
-            if (next > (ulong)notes.Length)
-                return;
-            notes = notes[(int)next..];
-        }
+        return end;
     }
 
     private void StartElf(GuestMemory memory, CpuState state, bool hasAcpi)
     {
-        var (entry, end) = LoadElf(memory, out ulong pvh);
+        var image = new ElfImage(_file);
+        ulong end = LoadElf(memory, image);
         PutCommandLine(memory, _commandLine);
         ulong disk = PlaceRamDisk(memory, 0xFFFF_FFFF, end);
         var map = E820.ForKernel(memory);
-        if (pvh != 0)
+        if (image.PvhEntry != 0)
         {
             var info = memory.Ram(StartInfo, 4096);
             info.Clear();
@@ -318,11 +257,11 @@ public sealed class KernelLoader
                 BinaryPrimitives.WriteUInt64LittleEndian(e[8..], map[i].Length);
                 BinaryPrimitives.WriteUInt32LittleEndian(e[16..], map[i].Kind);
             }
-            SetProtectedMode(memory, state, (uint)pvh);
+            SetProtectedMode(memory, state, (uint)image.PvhEntry);
             state.Gpr[3] = StartInfo;
             return;
         }
-        if (_kernel[4] != 2)
+        if (!image.Is64)
             throw new MachineException("the ELF kernel has neither a PVH entry nor a Multiboot header");
         // A vmlinux: its entry takes 64-bit mode and the zero page in RSI.
         var zero = memory.Ram(ZeroPage, 4096);
@@ -340,84 +279,7 @@ public sealed class KernelLoader
             BinaryPrimitives.WriteUInt64LittleEndian(zero[0x70..], RsdpAt);
         zero[0x1E8] = (byte)map.Count;
         E820.Encode(map).CopyTo(zero[0x2D0..]);
-        SetLongMode(memory, state, entry);
+        SetLongMode(memory, state, image.Entry);
         state.Gpr[6] = ZeroPage;
-    }
-
-    private void StartMultiboot(GuestMemory memory, CpuState state)
-    {
-        uint flags = U32(_multibootAt + 4);
-        ulong entry, end;
-        if ((flags & 0xFFFF & ~7u) != 0)
-            throw new MachineException("the Multiboot kernel asks for features that are not known");
-        if ((flags & 0x1_0000) != 0 && _multibootAt + 32 <= _kernel.Length)
-        {
-            uint header = U32(_multibootAt + 12), load = U32(_multibootAt + 16), loadEnd = U32(_multibootAt + 20), bss = U32(_multibootAt + 24);
-            long from = _multibootAt - ((long)header - load);
-            if (header < load || from < 0)
-                throw new MachineException("the Multiboot kernel's load address is wrong");
-            long length = loadEnd == 0 ? _file.Length - from : (long)loadEnd - load;
-            if (length < 0 || length > _file.Length - from)
-                throw new MachineException("the Multiboot kernel's text lies outside the file");
-            _file.Read(from, Room(memory, load, length, "the kernel"));
-            end = load + (ulong)length;
-            if (bss > end)
-            {
-                Room(memory, end, (long)(bss - end), "the kernel").Clear();
-                end = bss;
-            }
-            entry = U32(_multibootAt + 28);
-        }
-        else if (_kernel.Length > 64 && U32(0) == 0x464C457F && _kernel[4] == 1)
-            (entry, end) = LoadElf(memory, out _);
-        else
-            throw new MachineException("Cannot load x86-64 image, give a 32bit one.");
-
-        // The kernel's own name comes first.
-        string line = $"{_file.Name} {_commandLine}";
-        if (Encoding.UTF8.GetByteCount(line) >= CommandLineLimit || _modules.Count > 64)
-            throw new MachineException("the kernel command line is too long, or there are more than 64 modules");
-        PutCommandLine(memory, line);
-        var info = memory.Ram(StartInfo, 4096);
-        info.Clear();
-        uint list = (uint)StartInfo + 256, strings = (uint)(CommandLine + (ulong)Encoding.UTF8.GetByteCount(line) + 1);
-        for (int i = 0; i < _modules.Count; i++)
-        {
-            var (content, arguments) = _modules[i];
-            ulong at = (end + 0xFFF) & ~0xFFFUL;
-            content.Read(0, Room(memory, at, content.Length, "a module"));
-            end = at + (ulong)content.Length;
-            byte[] text = [.. Encoding.UTF8.GetBytes(arguments), 0];
-            text.CopyTo(Room(memory, strings, text.Length, "a module's command line"));
-            BinaryPrimitives.WriteUInt32LittleEndian(info[(256 + 16 * i)..], (uint)at);
-            BinaryPrimitives.WriteUInt32LittleEndian(info[(260 + 16 * i)..], (uint)end);
-            BinaryPrimitives.WriteUInt32LittleEndian(info[(264 + 16 * i)..], strings);
-            strings += (uint)text.Length;
-        }
-        BinaryPrimitives.WriteUInt32LittleEndian(info, 0x247);     // memory, boot device, command line, map, loader's name
-        if (_modules.Count > 0)
-            info[0] |= 8;
-        BinaryPrimitives.WriteUInt32LittleEndian(info[4..], 640 - 1);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[8..], (uint)((memory.LowSize - (1 << 20)) >> 10));
-        BinaryPrimitives.WriteUInt32LittleEndian(info[12..], 0x8000_FFFF);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[16..], (uint)CommandLine);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[20..], (uint)_modules.Count);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[24..], list);
-        var map = E820.ForKernel(memory);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[44..], (uint)map.Count * 24);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[48..], (uint)StartInfo + 2048);
-        for (int i = 0; i < map.Count; i++)
-        {
-            var e = info[(2048 + 24 * i)..];
-            BinaryPrimitives.WriteUInt32LittleEndian(e, 20);
-            BinaryPrimitives.WriteUInt64LittleEndian(e[4..], map[i].Start);
-            BinaryPrimitives.WriteUInt64LittleEndian(e[12..], map[i].Length);
-            BinaryPrimitives.WriteUInt32LittleEndian(e[20..], map[i].Kind);
-        }
-        "kvm\0"u8.CopyTo(info[3000..]);
-        BinaryPrimitives.WriteUInt32LittleEndian(info[64..], (uint)StartInfo + 3000);
-        SetProtectedMode(memory, state, (uint)entry);
-        state.Gpr[0] = 0x2BADB002;
-        state.Gpr[3] = StartInfo;
     }
 }
