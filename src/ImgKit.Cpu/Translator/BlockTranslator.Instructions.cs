@@ -141,6 +141,7 @@ internal sealed unsafe partial class BlockTranslator
                     return false;
                 }
                 ToLongModeForm(ref instruction);
+                _note = use == FpuUse.X87 ? NoteOf(instruction) : default;
                 EmitGeneric(ref instruction, use != FpuUse.None ||
                     instruction.Mnemonic is Mnemonic.Div or Mnemonic.Idiv or Mnemonic.Cmpxchg16b);
                 return false;
@@ -400,7 +401,8 @@ internal sealed unsafe partial class BlockTranslator
                 Mnemonic.Stac or Mnemonic.Clac or Mnemonic.Pusha or Mnemonic.Pushad or Mnemonic.Popa or Mnemonic.Popad or
                 Mnemonic.Daa or Mnemonic.Das or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Salc or
                 Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu or Mnemonic.Clzero or Mnemonic.Fxsave or
-                Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64:
+                Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Fnstenv or Mnemonic.Fldenv or Mnemonic.Fnsave or
+                Mnemonic.Frstor:
                 return true;
             case Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or
                 Mnemonic.Xsaves or Mnemonic.Xsaves64 or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Xrstors or Mnemonic.Xrstors64:

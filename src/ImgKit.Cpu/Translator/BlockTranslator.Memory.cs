@@ -32,6 +32,9 @@ internal sealed unsafe partial class BlockTranslator
         public bool Write;
         public bool Faultable;
         public ulong Rip;
+
+        /// <summary>What the place of a faultable instruction is marked with.</summary>
+        public X87Note Note;
     }
 
     private readonly List<Cold> _cold = [];
@@ -51,54 +54,9 @@ internal sealed unsafe partial class BlockTranslator
     private Instruction[] _interpreted = new Instruction[1024];
     private int _interpretedCount;
 
-    /// <summary>Host addresses (relative to the slot, ascending) and guest addresses of what may fault natively.</summary>
-    private sealed class Places
-    {
-        private uint[] _host = new uint[1024];
-        private ulong[] _guest = new ulong[1024];
-        private int _count;
-
-        public void Clear() => _count = 0;
-
-        public void Add(uint host, ulong guest)
-        {
-            if (_count == _host.Length)
-            {
-                Array.Resize(ref _host, _count * 2);
-                Array.Resize(ref _guest, _count * 2);
-            }
-            _host[_count] = host;
-            _guest[_count++] = guest;
-        }
-
-        public bool TryFind(uint host, out ulong guest)
-        {
-            int i = Array.BinarySearch(_host, 0, _count, host);
-            if (i < 0)
-                i = ~i - 1;
-            guest = i < 0 ? 0 : _guest[i];
-            return i >= 0;
-        }
-    }
-
-    private readonly Places _hotPlaces = new();
-    private readonly Places _coldPlaces = new();
-
     public ref readonly Site GetSite(uint index) => ref _sites[index];
 
     public ref readonly Instruction GetInterpreted(int index) => ref _interpreted[index];
-
-    /// <summary>Guest address of the instruction that generated code at a host address belongs to.</summary>
-    public bool TryFindGuestAddress(ulong hostAddress, out ulong rip)
-    {
-        rip = 0;
-        if (hostAddress >= (ulong)_slot && hostAddress < (ulong)_e.P)
-            return _hotPlaces.TryFind((uint)(hostAddress - (ulong)_slot), out rip);
-        return hostAddress >= (ulong)_coldStart && hostAddress < (ulong)_coldEnd &&
-            _coldPlaces.TryFind((uint)(hostAddress - (ulong)_slot), out rip);
-    }
-
-    private void MarkFaultable(byte* at, ulong rip) => (at >= _coldStart ? _coldPlaces : _hotPlaces).Add((uint)(at - _slot), rip);
 
     private uint NewSite(uint info, bool interpreted = false)
     {
@@ -329,6 +287,7 @@ internal sealed unsafe partial class BlockTranslator
             item.OpEnd = _e.P;
             item.Faultable = faultable;
             item.Rip = _instructions[_current].IP & _mode.RipMask;
+            item.Note = faultable ? _note : default;
             _cold[i] = item;
         }
     }
@@ -366,7 +325,7 @@ internal sealed unsafe partial class BlockTranslator
                         break;
                     }
                     if (item.Faultable)
-                        MarkFaultable(_e.P, item.Rip);
+                        MarkFaultable(_e.P, item.Rip, item.Note);
                     _e.Bytes(new ReadOnlySpan<byte>(item.OpStart, (int)(item.OpEnd - item.OpStart)));
                     _e.MovImmediate(Host.Rcx, item.Site);
                     _e.Call(_stubs.CompleteStore);

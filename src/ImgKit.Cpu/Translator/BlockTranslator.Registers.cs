@@ -175,10 +175,8 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         if (faultable)
-            MarkFaultable(_e.P, instruction.IP & _mode.RipMask);
+            MarkFaultable(_e.P, instruction.IP & _mode.RipMask, _note);
         Encode(result);
-        if (instruction.Mnemonic is Mnemonic.Fnstenv or Mnemonic.Fnsave)
-            ClearPointers(instruction.Code is Code.Fnstenv_m14byte or Code.Fnsave_m94byte);
 
         if (loaded > 0)
         {
@@ -211,17 +209,6 @@ internal sealed unsafe partial class BlockTranslator
             _e.Rr(0x8B, Host.R13, Host.Rcx, false);
         if (memory >= 0)
             EndMemory(faultable);
-    }
-
-    /// <summary>The x87 environment in memory has the last instruction's and operand's addresses: the host's, which are no business of
-    /// the guest. Zero, as on processors that keep them for exceptions only.</summary>
-    private void ClearPointers(bool small)
-    {
-        for (int i = 0; i < (small ? 1 : 2); i++)
-        {
-            _e.Rm(0xC7, 0, _at.Base, _at.Index, 0, _at.Displacement + (small ? 6 : 12 + 8 * i), true);
-            _e.Int32(0);
-        }
     }
 
     /// <summary>Log2 of the alignment that is checked where checks are on (Intel SDM 3A table 6-7; vectors as AMD's processors have them). Where a

@@ -89,6 +89,7 @@ internal sealed unsafe partial class BlockTranslator
     private Block _block = null!;
     private int _current;
     private bool _fpuChecked;
+    private byte* _bytes;
 
     public BlockTranslator(TranslatorVcpu owner, byte* slot)
     {
@@ -123,6 +124,8 @@ internal sealed unsafe partial class BlockTranslator
         int pageOffset, bool alone, bool careful)
     {
         _mode = mode;
+        _bytes = bytes;
+        _operandSegment = 3;
         _jumpCache = Layout.Jump + jumpCache * Layout.JumpCache;
         int count = Decode(rip, bytes, available, alone || mode.SingleStep, out int used);
         if (count == 0)

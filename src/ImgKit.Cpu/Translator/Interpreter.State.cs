@@ -55,7 +55,7 @@ internal sealed unsafe partial class Interpreter
                     new Span<byte>(Xmm(0), 16 * 8).Clear();
                 return true;
             default:
-                return _i.IsVsib && Gather();
+                return ExecuteX87() || _i.IsVsib && Gather();
         }
     }
 
@@ -104,19 +104,14 @@ internal sealed unsafe partial class Interpreter
             new Span<byte>(area, 24).Clear();
             new Span<byte>(area + 32, 128).Clear();
             *(ushort*)area = 0x37F;
+            cpu.X87Selectors = default;
         }
         if ((have & 2) == 0)
             new Span<byte>(area + 160, 256).Clear();
         if ((have & 4) == 0)
             new Span<byte>(area + AvxOffset, 256).Clear();
         *StateComponents = have | (uint)CodeArena.XsaveMask;
-        // Instruction and operand pointers of what ran in generated code: the guest's address, and none.
-        ulong* pointers = (ulong*)(area + 8);
-        if (CodeArena.Contains(pointers[0]))
-        {
-            pointers[0] = cpu.TryFindGuestAddress(pointers[0], out ulong rip) ? rip : 0;
-            pointers[1] = 0;
-        }
+        cpu.ResolvePointers();
     }
 
     private void SaveLegacy()
@@ -124,7 +119,8 @@ internal sealed unsafe partial class Interpreter
         Materialise();
         bool sse = (_c->Cr4 & Cr4.OsFxsr) != 0;
         ulong linear = Area(LegacySize, 16, true);
-        CopyOut(linear, _c->XsaveArea, 32);
+        StorePointers(linear);
+        CopyOut(linear + 24, _c->XsaveArea + 24, 8);
         memory.WriteLinear(linear + 28, MxcsrMask, 4);
         CopyOut(linear + 32, _c->XsaveArea + 32, sse ? 128 + (Is64 ? 256 : 128) : 128);
     }
@@ -137,7 +133,8 @@ internal sealed unsafe partial class Interpreter
             throw new GuestFault(13, 0);
         Materialise();
         uint mxcsr = *(uint*)(_c->XsaveArea + 24);
-        CopyIn(linear, _c->XsaveArea, 32);
+        LoadPointers(linear);
+        CopyIn(linear + 24, _c->XsaveArea + 24, 8);
         *(uint*)(_c->XsaveArea + 28) = MxcsrMask;
         if (!sse)
             *(uint*)(_c->XsaveArea + 24) = mxcsr;
@@ -156,7 +153,7 @@ internal sealed unsafe partial class Interpreter
         Materialise();
         if ((mask & 1) != 0)
         {
-            CopyOut(linear, _c->XsaveArea, 24);
+            StorePointers(linear);
             CopyOut(linear + 32, _c->XsaveArea + 32, 128);
         }
         if ((mask & 6) != 0)
@@ -202,7 +199,7 @@ internal sealed unsafe partial class Interpreter
         ulong load = mask & present, clear = mask & ~present;
         if ((load & 1) != 0)
         {
-            CopyIn(linear, _c->XsaveArea, 24);
+            LoadPointers(linear);
             CopyIn(linear + 32, _c->XsaveArea + 32, 128);
         }
         if ((load & 2) != 0)

@@ -58,6 +58,9 @@ internal static unsafe class Layout
     /// <summary>Registers that stubs set aside.</summary>
     public const int Spill = CodeMasks + 8;
 
+    /// <summary>An x87 environment (28 bytes).</summary>
+    public const int Environment = Spill + 64;
+
     public static readonly int Rip;
     public static readonly int Rflags;
     public static readonly int KeepRunning;

@@ -352,6 +352,51 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         return true;
     }
 
+    /// <summary>The linear address that an access of generated code was for; the host address may have lost its upper half. False: no
+    /// such host address is the guest's memory.</summary>
+    public bool TryFindLinear(ulong host, int set, out ulong linear)
+    {
+        linear = 0;
+        ulong mask = host >> 32 == 0 ? uint.MaxValue : ulong.MaxValue, bounce = (ulong)(_block + Layout.BounceBuffer);
+        if ((host - bounce & mask) < BounceSize)
+        {
+            linear = _bounced + (host - bounce & mask);
+            return true;
+        }
+        bool isMemory = false;
+        foreach (var region in Map.Regions)
+            isMemory |= (host - (ulong)region.HostAddress & mask) < region.Length;
+        if (!isMemory)
+            return false;
+        ulong page = host & ~0xFFFUL;
+        for (int write = 0; write < 2; write++)
+        {
+            long* tags = Tags(set, write != 0), hosts = Hosts(set, write != 0);
+            for (int i = 0; i < Layout.TlbEntries; i++)
+            {
+                if (((ulong)hosts[i] & mask) != page || tags[i] == NoTag(i))
+                    continue;
+                linear = (ulong)-tags[i] + (host & 0xFFF);
+                return true;
+            }
+            ulong* entries = (ulong*)(_block + Layout.SecondOf(set, write != 0));
+            for (int i = 0; i < Layout.SecondEntries; i++)
+            {
+                if ((entries[2 * i + 1] & mask) != page || (entries[2 * i] & 0xFFF) != *Generation)
+                    continue;
+                linear = entries[2 * i] & ~0xFFFUL | host & 0xFFF;
+                return true;
+            }
+        }
+        // Forgotten by both levels: better no address than a wrong one.
+        return true;
+    }
+
+    private const int BounceSize = 512;
+
+    /// <summary>What the first byte of the bounce buffer stands for.</summary>
+    private ulong _bounced;
+
     private bool TryHit(int set, ulong linear, int size, bool write, out byte* host)
     {
         int index = (int)(linear >> 12) & Layout.TlbEntries - 1;
@@ -412,7 +457,10 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
     /// <summary>Generated code works on the bounce buffer (at the same offset in a line of 64, for aligned vectors).</summary>
     private int Bounce(ulong linear, int size, bool write, bool locked, in Place low, in Place high)
     {
+        // What was bounced before may be the FPU's last operand.
+        _vcpu.ResolvePointers();
         byte* buffer = _block + Layout.BounceBuffer + (linear & 63);
+        _bounced = linear & ~63UL;
         if (locked && !_gateHeld)
         {
             _engine.AtomicGate.Enter();

@@ -70,6 +70,8 @@ public sealed unsafe partial class TranslatorVcpu
 
     private void UpdateMode(bool step)
     {
+        ResolvePointers();
+        _codeSelector = _c->Cs.Selector;
         _stepping = step;
         bool watches = DebugRegisters.AnyDataBreakpoint(_c);
         if (watches != WatchesData)
@@ -402,6 +404,7 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>Empties the code cache.</summary>
     private void ForgetAllCode()
     {
+        ResolvePointers();
         CacheFlushes++;
         foreach (ulong page in _pages.Keys)
             _engine.CodePages.Clear(page, Index);

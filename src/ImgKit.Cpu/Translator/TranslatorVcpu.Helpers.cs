@@ -141,8 +141,6 @@ public sealed unsafe partial class TranslatorVcpu
         Exceptions.Deliver(_c, Memory, vector, code);
     }
 
-    internal bool TryFindGuestAddress(ulong hostAddress, out ulong rip) => _translator.TryFindGuestAddress(hostAddress, out rip);
-
     internal void DeliverFromInterpreter(byte vector, uint code) => DeliverFault(vector, code);
 
     /// <summary>No single-step trap after this instruction.</summary>

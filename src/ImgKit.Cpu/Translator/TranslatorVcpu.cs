@@ -172,7 +172,11 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     private bool CanInterrupt => Volatile.Read(ref _c->InterruptLine) != 0 && (_c->Rflags & 1 << 9) != 0 && _c->InterruptShadow == 0;
 
     /// <inheritdoc/>
-    public override void GetState(CpuState state) => StateTransfer.ToState(_c, Memory, state);
+    public override void GetState(CpuState state)
+    {
+        ResolvePointers();
+        StateTransfer.ToState(_c, Memory, state);
+    }
 
     /// <inheritdoc/>
     public override void SetState(CpuState state) => StateTransfer.FromState(_c, Memory, state);
@@ -372,7 +376,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     private void HandleSignal()
     {
         Memory.AbandonStore();
-        if (!_translator.TryFindGuestAddress(_c->FaultPc, out ulong rip))
+        if (!_translator.TryFindGuestAddress(_c->FaultPc, out ulong rip, out _))
         {
             _failure = $"host trap {_c->FaultTrap} at 0x{_c->FaultPc:x} in generated code";
             return;

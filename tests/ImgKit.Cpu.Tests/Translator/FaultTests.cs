@@ -71,7 +71,7 @@ public sealed class FaultTests
             // AMD reads four bytes for this one, Intel two.
             if (!InstructionTests.IsComparable(code, bits) || code == Code.Movsxd_r16_rm16)
                 continue;
-            for (int round = 0; round < 2; round++)
+            for (int round = 0; round < 1; round++)
             {
                 sampler.Registers();
                 var bytes = sampler.Make(code, out var instruction);
@@ -91,7 +91,7 @@ public sealed class FaultTests
             }
         }
         Assert.True(failures.Count == 0, $"{failures.Count}\n{string.Join('\n', failures)}");
-        Assert.True(faults > 100, $"only {faults} faults");
+        Assert.True(faults > 50, $"only {faults} faults");
     }
 
     [Fact]
@@ -141,6 +141,11 @@ public sealed class FaultTests
         Fault(a => a.cmpxchg16b(__xmmword_ptr[rsi + 3]), 13);
         Fault(a => a.fxsave(__[rsi + 3]), 13);
         Fault(a => a.xsave(__[rsi + 31]), 13);
+        Fault(a => a.fnstenv(__[rsi]), 17);
+        Fault(a => a.fnstenv(__[rsi + 3]), HostComparison.NoTrap);
+        Fault(a => a.fldenv(__[rsi + 1]), 17);
+        Fault(a => a.fnsave(__[rsi + 1]), 17);
+        Fault(a => a.fnsave(__[rsi + 3]), HostComparison.NoTrap);
         Fault(a => a.fbstp(__[rsi + 3]), 17);
         Fault(a => a.fld(__tword_ptr[rsi + 3]), 17);
         Fault(a => a.mov(ds, __word_ptr[rsi]), 17);

@@ -22,7 +22,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
     public const ulong ReadOnlyPage = Region + 0xE0000, Hole = Region + 0xF0000;
 
     // Offsets in the native state block: 16 registers, flags, host stack pointer; FXSAVE/XSAVE area behind.
-    private const int FlagsOffset = 128, HostStackOffset = 136, XsaveOffset = 0x400;
+    private const int FlagsOffset = 128, HostStackOffset = 136, EnvironmentOffset = 0x200, XsaveOffset = 0x400;
 
     private readonly int _bits;
     private readonly NativeFaults? _faults;
@@ -144,6 +144,7 @@ internal sealed unsafe partial class HostComparison : IDisposable
         a.mov(AssemblerRegisters.eax, 7);
         a.xor(AssemblerRegisters.edx, AssemblerRegisters.edx);
         a.xsave64(AssemblerRegisters.__[State + XsaveOffset]);
+        a.fnstenv(AssemblerRegisters.__[State + EnvironmentOffset]);
         a.cld();
         a.fninit();
         a.vzeroupper();
@@ -235,6 +236,13 @@ internal sealed unsafe partial class HostComparison : IDisposable
         bool x87 = (guest[512] & 1) != 0, sse = (guest[512] & 2) != 0, avx = (guest[512] & 4) != 0;
         if (nativeX87 && x87 && (!native[..5].SequenceEqual(guest.AsSpan(0, 5)) || !native.Slice(32, 128).SequenceEqual(guest.AsSpan(32, 128))))
             text.Append($"x87 {Convert.ToHexString(guest, 0, 6)} not {Convert.ToHexString(native[..6])}; ");
+        // Some processors have the pointers in the environment only; all addresses here have 32 bits.
+        var environment = new ReadOnlySpan<byte>((void*)(State + EnvironmentOffset), 28);
+        var want = (BitConverter.ToUInt16(environment[18..]) & 0x7FF, BitConverter.ToUInt32(environment[12..]), BitConverter.ToUInt32(environment[20..]));
+        var have = ((int)BitConverter.ToUInt16(guest, 6), BitConverter.ToUInt64(guest, 8), BitConverter.ToUInt64(guest, 16));
+        // With AMD's, a switch of threads loses them.
+        if (nativeX87 && x87 && want != default && want != have)
+            text.Append($"x87 pointers {have} not {want}; ");
         if (!native.Slice(24, 4).SequenceEqual(guest.AsSpan(24, 4)))
             text.Append($"mxcsr {BitConverter.ToUInt32(guest, 24):x} not {BitConverter.ToUInt32(native[24..]):x}; ");
         for (int i = 0; i < 16; i++)

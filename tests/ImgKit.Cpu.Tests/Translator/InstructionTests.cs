@@ -30,7 +30,7 @@ public sealed class InstructionTests
             Mnemonic.Verw or Mnemonic.In or Mnemonic.Out or Mnemonic.Cli or Mnemonic.Sti or Mnemonic.Stac or Mnemonic.Clac or
             Mnemonic.Hlt or Mnemonic.Monitor or Mnemonic.Mwait or Mnemonic.Monitorx or Mnemonic.Mwaitx or Mnemonic.Rdfsbase or
             Mnemonic.Rdgsbase or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Fldcw or
-            Mnemonic.Fldenv or Mnemonic.Frstor or Mnemonic.Fnstenv or Mnemonic.Fnsave or Mnemonic.Fstenv or Mnemonic.Fsave or
+            Mnemonic.Fstenv or Mnemonic.Fsave or
             Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Xrstors or Mnemonic.Xrstors64 or
             Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsavec or Mnemonic.Xsavec64 or
             Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xsaves or Mnemonic.Xsaves64 or Mnemonic.Umonitor or Mnemonic.Clzero or
