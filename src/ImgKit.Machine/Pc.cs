@@ -301,7 +301,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         (1UL << 32) + Services.Memory.HighSize,
         _devices.Any(d => d is Hpet), Floppy.KindOf(0) != 0 || Floppy.KindOf(1) != 0,
         _options.SerialPorts.Count(s => s != null), _options.ParallelPorts.Any(p => p != null),
-        _devices.Any(d => d is PanicPort));
+        _devices.Any(d => d is PanicPort), _pm!.PmBase);
 
     // What firmware, or a kernel that is started without one, finds at power-on. Under the machine lock, processors parked.
     private void PrepareBoot()
@@ -342,7 +342,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         foreach (var (name, content) in _options.FirmwareFiles)
             FwCfg.SetFile(name, content);
         if (acpi != null)
-            TableLoader.Provide(FwCfg, acpi, smbios);
+            TableLoader.Provide(FwCfg, acpi, () => new AcpiTables(DescribeAcpi()), smbios);
     }
 
     private string ProvideKernel(BootFile kernel) => LinuxKernel.IsLinux(kernel)

@@ -363,6 +363,30 @@ public sealed class BusTests : IDisposable
     }
 
     [Fact]
+    public void A_firmware_file_may_be_made_when_it_is_read()
+    {
+        var config = new FwCfg(_board.Services);
+        byte value = 1;
+        config.SetFile("etc/test", [0], () => [value]);
+        _board.Out(0x510, 0x20, 2);
+        Assert.Equal(1u, _board.In(0x511));
+        value = 2;
+        Assert.Equal(0u, _board.In(0x511));
+        _board.Out(0x510, 0x20, 2);
+        Assert.Equal(2u, _board.In(0x511));
+    }
+
+    [Fact]
+    public void Acpi_tables_tell_the_ports_that_the_firmware_chose()
+    {
+        byte[] blob = new AcpiTables(new AcpiMachine([0], 0x80000000, 1UL << 32, true, true, 1, true, true, 0xB000)).Blob;
+        int fadt = blob.AsSpan().IndexOf("FACP"u8);
+        Assert.Equal(0xB000u, BitConverter.ToUInt32(blob, fadt + 56));
+        Assert.Equal(0xB004u, BitConverter.ToUInt32(blob, fadt + 64));
+        Assert.Equal(0xB008u, BitConverter.ToUInt32(blob, fadt + 212));
+    }
+
+    [Fact]
     public void Acpi_tables_have_right_checksums_lengths_and_pointers()
     {
         var tables = new AcpiTables(new AcpiMachine([0, 1], 0x80000000, 1UL << 32, true, true, 1, true, true));

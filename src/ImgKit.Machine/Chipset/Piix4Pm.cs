@@ -8,8 +8,8 @@ namespace ImgKit.Machine.Chipset;
 /// </summary>
 public sealed class Piix4Pm : PciDevice, IPortHandler
 {
-    /// <summary>Ports of the PM block, where the firmware tables say it is.</summary>
-    public const ushort PmBase = 0x600;
+    /// <summary>Where SeaBIOS puts the PM block, and a start without firmware.</summary>
+    public const ushort DefaultPmBase = 0x600;
 
     /// <summary>Ports of the general-purpose event block.</summary>
     public const ushort GpeBase = 0xAFE0;
@@ -119,9 +119,14 @@ public sealed class Piix4Pm : PciDevice, IPortHandler
         UpdateSci();
     }
 
+    /// <summary>First port of the PM block, where the firmware has put it; before that, the default.</summary>
+    public ushort PmBase => BaseRegister != 0 ? BaseRegister : DefaultPmBase;
+
+    private ushort BaseRegister => (ushort)(Config[0x41] << 8 | Config[0x40] & 0xC0);
+
     private void Map()
     {
-        ushort wanted = (Config[0x80] & 1) != 0 ? (ushort)(Config[0x41] << 8 | Config[0x40] & 0xC0) : (ushort)0;
+        ushort wanted = (Config[0x80] & 1) != 0 ? BaseRegister : (ushort)0;
         if (wanted != _mapped)
         {
             if (_mapped != 0)
@@ -144,7 +149,7 @@ public sealed class Piix4Pm : PciDevice, IPortHandler
     /// <summary>Does what the firmware would: the PM block where the tables say, ACPI mode on. For kernels started without firmware.</summary>
     public void SetUpWithoutFirmware()
     {
-        Config[0x41] = PmBase >> 8;
+        Config[0x41] = DefaultPmBase >> 8;
         Config[0x80] = 1;
         Config[0x3C] = 9;
         Map();

@@ -13,8 +13,9 @@ namespace ImgKit.Machine.Firmware;
 /// <param name="SerialPorts">how many of the four.</param>
 /// <param name="HasParallel">there is a parallel port.</param>
 /// <param name="HasPanicPort">there is a pvpanic port at 0x505.</param>
+/// <param name="PmBase">first port of the power management block.</param>
 public sealed record AcpiMachine(uint[] ApicIds, uint PciHoleStart, ulong HighMemoryEnd, bool HasHpet, bool HasFloppy, int SerialPorts,
-    bool HasParallel, bool HasPanicPort);
+    bool HasParallel, bool HasPanicPort, ushort PmBase = Piix4Pm.DefaultPmBase);
 
 /// <summary>
 /// Builds FACS, DSDT, FADT, MADT, HPET, RSDT and the RSDP. Source: ACPI 6.4, chapter 5. Tables refer to each other by offset in one
@@ -36,7 +37,7 @@ public sealed class AcpiTables
         int facs = Align(64);
         _blob.Write(Facs());
         int dsdt = Add("DSDT", 1, Dsdt(machine));
-        int fadt = Add("FACP", 3, Fadt());
+        int fadt = Add("FACP", 3, Fadt(machine.PmBase));
         Pointers.Add(new Pointer(fadt + 36));
         Pointers.Add(new Pointer(fadt + 40));
         Patch(fadt + 36, facs);
@@ -140,7 +141,7 @@ public sealed class AcpiTables
         return f;
     }
 
-    private static byte[] Fadt()
+    private static byte[] Fadt(uint pmBase)
     {
         var f = new byte[244 - 36];
         void U16(int at, int v) => BinaryPrimitives.WriteUInt16LittleEndian(f.AsSpan(at - 36), (ushort)v);
@@ -156,9 +157,9 @@ public sealed class AcpiTables
         U32(48, 0xB2);              // SMI command port, ACPI enable and disable
         f[52 - 36] = 0xF1;
         f[53 - 36] = 0xF0;
-        U32(56, Piix4Pm.PmBase);
-        U32(64, Piix4Pm.PmBase + 4);
-        U32(76, Piix4Pm.PmBase + 8);
+        U32(56, pmBase);
+        U32(64, pmBase + 4);
+        U32(76, pmBase + 8);
         U32(80, Piix4Pm.GpeBase);
         f[88 - 36] = 4;
         f[89 - 36] = 2;
@@ -171,9 +172,9 @@ public sealed class AcpiTables
         U32(112, 0x000084A5);       // WBINVD, C1, no sleep button, RTC not fixed, reset register, platform clock
         Gas(116, 8, 0xCF9);
         f[128 - 36] = 6;
-        Gas(148, 32, Piix4Pm.PmBase);
-        Gas(172, 16, Piix4Pm.PmBase + 4);
-        Gas(208, 32, Piix4Pm.PmBase + 8);
+        Gas(148, 32, pmBase);
+        Gas(172, 16, pmBase + 4);
+        Gas(208, 32, pmBase + 8);
         Gas(220, 32, Piix4Pm.GpeBase);
         return f;
     }

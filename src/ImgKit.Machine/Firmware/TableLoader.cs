@@ -11,7 +11,11 @@ public static class TableLoader
     private const string TablesFile = "etc/acpi/tables", RsdpFile = "etc/acpi/rsdp";
 
     /// <summary>Puts the tables into the device.</summary>
-    public static void Provide(FwCfg fwCfg, AcpiTables acpi, (byte[] Table, int Structures, int Longest) smbios)
+    /// <param name="fwCfg">the device.</param>
+    /// <param name="acpi">tables, for their layout.</param>
+    /// <param name="current">makes the same tables when firmware reads them: by then it has decided where the power management ports are.</param>
+    /// <param name="smbios">the SMBIOS tables.</param>
+    public static void Provide(FwCfg fwCfg, AcpiTables acpi, Func<AcpiTables> current, (byte[] Table, int Structures, int Longest) smbios)
     {
         var script = new MemoryStream();
         script.Write(Allocate(RsdpFile, 16, 2));
@@ -22,7 +26,7 @@ public static class TableLoader
             script.Write(AddChecksum(TablesFile, t.Start + 9, t.Start, t.Length));
         script.Write(AddPointer(RsdpFile, TablesFile, 16, 4));
         script.Write(AddChecksum(RsdpFile, 8, 0, 20));
-        fwCfg.SetFile(TablesFile, acpi.Blob);
+        fwCfg.SetFile(TablesFile, acpi.Blob, () => current().Blob);
         fwCfg.SetFile(RsdpFile, AcpiTables.Rsdp((uint)acpi.RsdtOffset));
         fwCfg.SetFile("etc/table-loader", script.ToArray());
         fwCfg.SetFile("etc/smbios/smbios-tables", smbios.Table);

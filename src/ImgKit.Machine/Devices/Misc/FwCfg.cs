@@ -14,7 +14,8 @@ public sealed class FwCfg : Device, IPortHandler
 
     private readonly MachineServices _services;
     private readonly Dictionary<ushort, byte[]> _items = [];
-    private readonly SortedDictionary<string, byte[]> _files = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, (byte[] Content, Func<byte[]>? Current)> _files = new(StringComparer.Ordinal);
+    private readonly Dictionary<ushort, Func<byte[]>> _current = [];
     private ushort _selected;
     private uint _offset, _dmaHigh;
 
@@ -37,17 +38,23 @@ public sealed class FwCfg : Device, IPortHandler
     /// <summary>Sets a 16-bit item.</summary>
     public void SetItem(ushort key, ushort value) => _items[key] = [(byte)value, (byte)(value >> 8)];
 
-    /// <summary>Sets a file. Names have at most 55 characters.</summary>
-    public void SetFile(string name, byte[] content)
+    /// <summary>Sets a file.</summary>
+    /// <param name="name">its name, at most 55 characters.</param>
+    /// <param name="content">its content.</param>
+    /// <param name="current">makes its content, of the same length, each time that it is selected; null: it stays as it is.</param>
+    public void SetFile(string name, byte[] content, Func<byte[]>? current = null)
     {
         if (Encoding.ASCII.GetByteCount(name) > 55)
             throw new MachineException($"fw_cfg file name '{name}' is too long");
-        _files[name] = content;
+        _files[name] = (content, current);
+        _current.Clear();
         int i = 0;
         var directory = new byte[4 + 64 * _files.Count];
         BinaryPrimitives.WriteInt32BigEndian(directory, _files.Count);
-        foreach (var (file, data) in _files)
+        foreach (var (file, (data, make)) in _files)
         {
+            if (make != null)
+                _current[(ushort)(FirstFile + i)] = make;
             var e = directory.AsSpan(4 + 64 * i);
             BinaryPrimitives.WriteInt32BigEndian(e, data.Length);
             BinaryPrimitives.WriteUInt16BigEndian(e[4..], (ushort)(FirstFile + i));
@@ -59,6 +66,14 @@ public sealed class FwCfg : Device, IPortHandler
     }
 
     private ReadOnlySpan<byte> Selected => _items.TryGetValue((ushort)(_selected & 0xBFFF), out var item) ? item : [];
+
+    private void SelectItem(ushort key)
+    {
+        _selected = key;
+        _offset = 0;
+        if (_current.TryGetValue((ushort)(key & 0xBFFF), out var make))
+            _items[(ushort)(key & 0xBFFF)] = make();
+    }
 
     private byte Next()
     {
@@ -82,8 +97,7 @@ public sealed class FwCfg : Device, IPortHandler
         switch (port)
         {
             case 0x510 when size == 2:
-                _selected = (ushort)value;
-                _offset = 0;
+                SelectItem((ushort)value);
                 break;
             case 0x514 when size == 4:
                 _dmaHigh = BinaryPrimitives.ReverseEndianness(value);
@@ -104,10 +118,7 @@ public sealed class FwCfg : Device, IPortHandler
         uint length = BinaryPrimitives.ReadUInt32BigEndian(request[4..]);
         ulong address = BinaryPrimitives.ReadUInt64BigEndian(request[8..]);
         if ((control & DmaSelect) != 0)
-        {
-            _selected = (ushort)(control >> 16);
-            _offset = 0;
-        }
+            SelectItem((ushort)(control >> 16));
         bool ok = true;
         if ((control & DmaRead) != 0)
             ok = Copy(address, length);
