@@ -178,7 +178,12 @@ public sealed partial class Pc : IMachineControl, IDisposable
         }
         for (int i = 0; i < 4; i++)
             if (options.IdeDrives[i] is { } drive)
+            {
                 IdeChannels[i >> 1].Attach(i & 1, drive);
+                int place = i;
+                if (drive.BootIndex >= 0)
+                    AddBootEntry(drive.BootIndex, () => $"/pci@i0cf8/ide@1,1/drive@{place >> 1}/disk@{place & 1}");
+            }
         Floppy = Add(new FloppyController(Services, Dma) { ChecksRate = options.ChecksFloppyRate });
         for (int i = 0; i < 2; i++)
             if (options.Floppies[i] is { } floppy)
@@ -352,13 +357,10 @@ public sealed partial class Pc : IMachineControl, IDisposable
     /// <summary>Firmware paths of the devices with a boot index, best first.</summary>
     private string BootOrderList()
     {
-        var entries = new List<(int Index, string Path)>();
-        for (int i = 0; i < 4; i++)
-            if (_options.IdeDrives[i] is { BootIndex: >= 0 } d)
-                entries.Add((d.BootIndex, $"/pci@i0cf8/ide@1,1/drive@{i >> 1}/disk@{i & 1}"));
-        foreach (var (index, path) in _bootEntries)
-            entries.Add((index, path()));
-        return string.Join('\n', entries.OrderBy(e => e.Index).Select(e => e.Path));
+        var paths = _bootEntries.OrderBy(e => e.Index).Select(e => e.Path()).ToList();
+        if (_options.BootStrict && paths.Count > 0)
+            paths.Add("HALT");
+        return string.Join('\n', paths);
     }
 
     private readonly List<(int Index, Func<string> Path)> _bootEntries = [];
@@ -366,7 +368,13 @@ public sealed partial class Pc : IMachineControl, IDisposable
     /// <summary>Has a device take part in the boot order.</summary>
     /// <param name="index">its place, from 0.</param>
     /// <param name="path">the firmware's path to it, asked for at each start.</param>
-    public void AddBootEntry(int index, Func<string> path) => _bootEntries.Add((index, path));
+    /// <exception cref="MachineException">the place is taken.</exception>
+    public void AddBootEntry(int index, Func<string> path)
+    {
+        if (_bootEntries.Exists(e => e.Index == index))
+            throw new MachineException($"The bootindex {index} has already been used");
+        _bootEntries.Add((index, path));
+    }
 
     internal void AddFloppyBoot(int unit, Drive drive)
     {

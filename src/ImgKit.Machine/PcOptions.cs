@@ -67,6 +67,9 @@ public sealed class PcOptions
     /// <summary>Milliseconds before a failed boot is tried again; -1: never.</summary>
     public int? BootRetry { get; init; }
 
+    /// <summary>Nothing is tried but devices with a boot index, when there are any.</summary>
+    public bool BootStrict { get; init; }
+
     /// <summary>Up to four serial ports; null entries are absent.</summary>
     public List<CharDevice?> SerialPorts { get; } = [];
 

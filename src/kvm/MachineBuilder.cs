@@ -69,6 +69,7 @@ internal sealed class MachineBuilder : IDisposable
             BootMenu = s.BootMenu,
             BootMenuWait = s.BootMenuWait,
             BootRetry = s.BootRetry,
+            BootStrict = s.BootStrict,
             DebugConsole = s.DebugConsole == null ? null : _chars.Make(s.DebugConsole, "debugcon"),
             Date = StartDate(s.RtcBase),
             Uuid = s.Uuid,
@@ -82,6 +83,8 @@ internal sealed class MachineBuilder : IDisposable
         AddPorts(options);
         foreach (string text in s.FirmwareConfig)
             AddFirmwareFile(options, text);
+        if (s.BootSplash != null)
+            AddSplash(options, ReadFile(s.BootSplash, "failed to read splash file"));
         // Without a screen the firmware talks over the first serial port, as the peer has it for -nographic.
         if (s.NoGraphic)
             options.FirmwareFiles["etc/sercon-port"] = [0xF8, 0x03];
@@ -217,6 +220,18 @@ internal sealed class MachineBuilder : IDisposable
             options.ParallelPorts.Add(_chars.Make("vc", "parallel0"));
         foreach (var m in s.Monitors)
             _monitors.Add((_chars.Make(m.Device, "monitor"), m.IsQmp, m.Pretty));
+    }
+
+    // JPEG or BMP, told by their first bytes.
+    private static void AddSplash(PcOptions options, byte[] picture)
+    {
+        string? kind = picture.AsSpan() switch
+        {
+            [0xFF, 0xD8, ..] => "jpg",
+            [0x42, 0x4D, ..] => "bmp",
+            _ => null,
+        };
+        options.FirmwareFiles[$"bootsplash.{kind ?? throw new MachineException("splash file must be a JPEG or BMP picture")}"] = picture;
     }
 
     private static void AddFirmwareFile(PcOptions options, string text)

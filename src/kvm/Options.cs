@@ -43,7 +43,8 @@ internal static class Options
             (s, v) => s.Drives.Add(new DriveSpec("-drive " + v, OptionList.Parse(v)))),
         new("blockdev", "[driver=]driver[,node-name=n][,prop=value...]", "a block device for -device drive=", (s, v) => s.BlockDevices.Add(v)),
         new("snapshot", null, "write to temporary files instead of the disk images", (s, _) => s.Snapshot = true),
-        new("boot", "[order=drives][,once=drives][,menu=on|off][,reboot-timeout=ms]", "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
+        new("boot", "[order=drives][,once=drives][,menu=on|off][,splash=file][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
+            "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
         new("device", "driver[,prop[=value][,...]]", "add a device ('-device help' lists them)", Device),
         new("global", "driver.property=value", "set a property of all devices of a type (also isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate; kvm-pit: lost_tick_policy=delay|discard)", Global),
         new("kernel", "bzImage", "start a kernel instead of the firmware: Linux, ELF with PVH entry, Multiboot", (s, v) => s.Kernel = v),
@@ -320,6 +321,10 @@ internal static class Options
                     s.BootRetry = Number(key, v, -1, 0xFFFF);
                     break;
                 case "strict":
+                    s.BootStrict = v == "on";
+                    break;
+                case "splash":
+                    s.BootSplash = v;
                     break;
                 default:
                     throw new UsageException($"Invalid parameter '{key}'");

@@ -53,6 +53,8 @@ internal sealed class Settings
     internal string? BootOnce { get; set; }
     internal bool BootMenu { get; set; }
     internal int? BootMenuWait { get; set; }
+    internal bool BootStrict { get; set; }
+    internal string? BootSplash { get; set; }
     internal int? BootRetry { get; set; }
     internal string? Firmware { get; set; }
     internal List<string> Folders { get; } = [];

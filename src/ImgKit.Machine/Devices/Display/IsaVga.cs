@@ -4,28 +4,19 @@ using ImgKit.Machine.Monitors;
 
 namespace ImgKit.Machine.Devices.Display;
 
-/// <summary>The VGA of a machine without PCI: video BIOS at 0xC0000, frame buffer of the DISPI modes at 0xE0000000.</summary>
+/// <summary>The VGA of a machine without PCI: frame buffer of the DISPI modes at 0xE0000000.</summary>
 public sealed unsafe class IsaVga : Device, IScreenSource, IPhysicalWindow
 {
     private const uint Size = 8 << 20;
     private readonly MemoryMapping _vram;
     private readonly MemoryMapping _dirty;
-    private readonly MemoryMapping _rom;
     private readonly VgaCore _core;
 
     /// <summary>Makes one.</summary>
-    /// <param name="services">what the machine gives.</param>
-    /// <param name="bios">the video BIOS (vgabios-isavga.bin), at most 64 KiB.</param>
-    public IsaVga(MachineServices services, ReadOnlySpan<byte> bios)
+    public IsaVga(MachineServices services)
     {
-        if (bios.Length > 64 << 10)
-            throw new MachineException("the video BIOS is larger than 64 KiB");
         _vram = MemoryMapping.Anonymous(Size);
         _dirty = MemoryMapping.Anonymous(4096);
-        uint romSize = (uint)Math.Max(4096, bios.Length + 4095 & ~4095);
-        _rom = MemoryMapping.Anonymous(romSize);
-        bios.CopyTo(new Span<byte>((void*)_rom.Address, bios.Length));
-        services.Space.Add(AddressSpace.ChipsetPriority, 0xC0000, romSize, _rom.Address, MemoryKind.Rom);
         var frameBuffer = services.Space.Add(AddressSpace.PciPriority, 0xE0000000, Size, _vram.Address, MemoryKind.Ram);
         frameBuffer.DirtyLog = _dirty.Address;
         services.Space.Update();
@@ -55,12 +46,16 @@ public sealed unsafe class IsaVga : Device, IScreenSource, IPhysicalWindow
     {
         _vram.Dispose();
         _dirty.Dispose();
-        _rom.Dispose();
     }
 
     /// <summary>The type in the catalogue.</summary>
     public static DeviceType Type { get; } = new("isa-vga", DeviceBus.Isa, "Display", "standard VGA on the ISA bus",
     [
         new("romfile", "str", "video BIOS (default: vgabios-isavga.bin of SeaBIOS)"),
-    ], plug => new IsaVga(plug.Services, VideoBios.Load(plug.Options.Text("romfile"), "vgabios-isavga.bin")));
+    ], plug =>
+    {
+        // Without a PCI slot of its own, its BIOS comes from the firmware's configuration, and is put into the memory at C0000h by the firmware.
+        plug.Machine.Options.FirmwareFiles["vgaroms/vgabios-isavga.bin"] = VideoBios.Load(plug.Options.Text("romfile"), "vgabios-isavga.bin");
+        return new IsaVga(plug.Services);
+    });
 }
