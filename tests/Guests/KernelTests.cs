@@ -126,6 +126,139 @@ public sealed class KernelTests
 
         """;
 
+    // Looks at the start information of PVH, and prints it: command line, first module, the name of the RSDP, and how many ranges of memory begin at 0
+    // and at 1 MiB. Ends with status 33. Source of the layout: Xen, public/arch-x86/hvm/start_info.h.
+    private const string Pvh = """
+            .section .note.Xen, "a", @note
+            .long 4, 4, 18
+            .asciz "Xen"
+            .long _start
+            .section .text
+            .globl _start
+        _start:
+            movl $stack, %esp
+            cmpl $0x336EC578, (%ebx)
+            jne end
+            cmpl $1, 12(%ebx)
+            jne end
+            movl 24(%ebx), %esi
+        1:  lodsb
+            testb %al, %al
+            jz 2f
+            call put
+            jmp 1b
+        2:  call bar
+            movl 16(%ebx), %edi
+            movl (%edi), %esi
+            movl 8(%edi), %ecx
+            call print
+            call bar
+            movl 32(%ebx), %esi
+            movl $8, %ecx
+            call print
+            call bar
+            movl 40(%ebx), %esi
+            movl 48(%ebx), %ecx
+        3:  cmpl $1, 16(%esi)
+            jne 5f
+            movb $'0', %al
+            cmpl $0, (%esi)
+            je 4f
+            movb $'1', %al
+            cmpl $0x100000, (%esi)
+            jne 5f
+        4:  call put
+        5:  addl $24, %esi
+            loop 3b
+            movl $16, %eax
+            movw $0x501, %dx
+            outl %eax, %dx
+        end:
+            hlt
+            jmp end
+        bar:
+            movb $'|', %al
+            jmp put
+        print:
+            lodsb
+            call put
+            loop print
+            ret
+        put:
+            movw $0x3F8, %dx
+            outb %al, %dx
+            ret
+            .lcomm space, 4096
+            .set stack, space + 4096
+
+        """;
+
+    [Theory]
+    [InlineData("elf32-i386")]
+    [InlineData("elf64-x86-64")]
+    public void A_kernel_with_a_pvh_entry_gets_its_start_information(string format)
+    {
+        string folder = Directory.CreateTempSubdirectory("pvh").FullName;
+        try
+        {
+            string At(string name) => Path.Combine(folder, name);
+            File.WriteAllText(At("kernel.s"), Pvh);
+            Tool.Run("as", "--32", "-o", At("kernel.o"), At("kernel.s"));
+            Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "--section-start=.note.Xen=0x210000", "-o", At("kernel32"), At("kernel.o"));
+            Tool.Run("objcopy", "-O", format, At("kernel32"), At("kernel"));
+            File.WriteAllText(At("disk"), "the disk");
+            using var guest = new Guest("-m", "32", "-kernel", At("kernel"), "-append", "a line", "-initrd", At("disk"), "-device", "isa-debug-exit,iosize=4");
+            Assert.Equal(33, guest.WaitForExit(60));
+            Assert.Equal("a line|the disk|RSD PTR |01", guest.Serial);
+        }
+        finally
+        {
+            Directory.Delete(folder, true);
+        }
+    }
+
+    /// <summary>The vmlinux that a bzImage carries. Source: Linux, Documentation/arch/x86/boot.rst (payload_offset, payload_length).</summary>
+    private static void ExtractKernel(string image, string to)
+    {
+        byte[] file = File.ReadAllBytes(image);
+        int setup = (file[0x1F1] + 1) * 512;
+        int at = setup + BitConverter.ToInt32(file, 0x248), length = BitConverter.ToInt32(file, 0x24C);
+        var payload = file.AsSpan(at, length);
+        string[] unpack = payload switch
+        {
+            [0x02, 0x21, 0x4C, 0x18, ..] => ["lz4", "-dc"],
+            [0xFD, (byte)'7', ..] => ["xz", "-dc", "--single-stream"],
+            [0x28, 0xB5, 0x2F, 0xFD, ..] => ["zstd", "-dc"],
+            _ => ["gzip", "-dc"],
+        };
+        File.WriteAllBytes(to + ".packed", payload);
+        // The size of what is packed stands behind it, which the programs take for trash.
+        Tool.Try("sh", "-c", $"{string.Join(' ', unpack)} <'{to}.packed' >'{to}'");
+        Assert.Equal(BitConverter.ToInt32(payload[^4..]), new FileInfo(to).Length);
+    }
+
+    [Theory]
+    [InlineData("cloud", "qemu64", " x86_64 cpus 1")]
+    [InlineData("686", "pentium2", "-686 i686 cpus 1")]
+    public void A_vmlinux_starts_as_it_is(string flavour, string processor, string text)
+    {
+        var (kernel, disk) = Repository.MakeKernel(flavour);
+        string folder = Directory.CreateTempSubdirectory("vmlinux").FullName;
+        try
+        {
+            ExtractKernel(kernel, Path.Combine(folder, "vmlinux"));
+            using var guest = new Guest("-m", "256", "-cpu", processor, "-vga", "none", "-kernel", Path.Combine(folder, "vmlinux"), "-initrd", disk,
+                "-append", "console=ttyS0 panic=-1 quiet", "-no-reboot");
+            Assert.Equal(0, guest.WaitForExit(240));
+            Assert.Contains(text, guest.Serial);
+            Assert.Contains("INIT-DONE", guest.Serial);
+        }
+        finally
+        {
+            Directory.Delete(folder, true);
+        }
+    }
+
     [Fact]
     public void A_multiboot_kernel_gets_its_command_line_and_modules()
     {

@@ -6,7 +6,7 @@ namespace ImgKit.Machine.Firmware;
 
 /// <summary>
 /// Starts a kernel in place of the firmware: Linux bzImage (Linux, Documentation/arch/x86/boot.rst, 32-bit boot protocol), ELF with a PVH
-/// entry (Xen, docs/misc/pvh), and a plain 64-bit vmlinux.
+/// entry (Xen, docs/misc/pvh), and a plain vmlinux of 32 or 64 bits.
 /// Every number in the kernel's headers is checked against guest RAM.
 /// </summary>
 public sealed class KernelLoader
@@ -261,9 +261,7 @@ public sealed class KernelLoader
             state.Gpr[3] = StartInfo;
             return;
         }
-        if (!image.Is64)
-            throw new MachineException("the ELF kernel has neither a PVH entry nor a Multiboot header");
-        // A vmlinux: its entry takes 64-bit mode and the zero page in RSI.
+        // A vmlinux: its entry takes the zero page in (E)SI, in the mode that it is made for.
         var zero = memory.Ram(ZeroPage, 4096);
         zero.Clear();
         PutScreen(zero);
@@ -279,7 +277,10 @@ public sealed class KernelLoader
             BinaryPrimitives.WriteUInt64LittleEndian(zero[0x70..], RsdpAt);
         zero[0x1E8] = (byte)map.Count;
         E820.Encode(map).CopyTo(zero[0x2D0..]);
-        SetLongMode(memory, state, image.Entry);
+        if (image.Is64)
+            SetLongMode(memory, state, image.Entry);
+        else
+            SetProtectedMode(memory, state, (uint)image.Entry);
         state.Gpr[6] = ZeroPage;
     }
 }
