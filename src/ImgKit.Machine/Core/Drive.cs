@@ -88,7 +88,7 @@ public sealed class Drive
     public string CacheMode { get; init; } = "writeback";
 
     /// <summary>The medium is a node of <c>-blockdev</c>, which lives on when it is taken out.</summary>
-    public bool IsNode { get; init; }
+    public bool IsNode { get; set; }
 
     /// <summary>Sizes that the device tells the guest.</summary>
     public DriveGeometry Geometry { get; init; } = DriveGeometry.Default;

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using ImgKit.Block;
 using ImgKit.Cpu;
 using ImgKit.Machine.Devices.Display;
 
@@ -12,68 +11,6 @@ public sealed class CommandException(string message) : Exception(message);
 /// <summary>What monitors do to a machine, whatever language the monitor speaks. On the control thread.</summary>
 internal static class Commands
 {
-    internal static Drive FindDrive(Pc pc, string name) =>
-        pc.Drives.FirstOrDefault(d => d.Name == name || d.AttachedTo == name)
-        ?? throw new CommandException($"Device '{name}' not found");
-
-    internal static void Eject(Pc pc, string name, bool force)
-    {
-        var drive = FindDrive(pc, name);
-        if (!drive.IsRemovable)
-            throw new CommandException($"Device '{name}' is not removable");
-        if (drive is { IsLocked: true, IsTrayOpen: false } && !force)
-        {
-            lock (pc.Services.Lock)
-                drive.EjectRequested?.Invoke();
-            throw new CommandException($"Device '{name}' is locked and force was not specified, wait for tray to open and try again");
-        }
-        Replace(pc, drive, null, "");
-    }
-
-    internal static void Change(Pc pc, string name, string file, string? format, bool? readOnly)
-    {
-        var drive = FindDrive(pc, name);
-        if (!drive.IsRemovable)
-            throw new CommandException($"Device '{name}' is not removable");
-        if (pc.MediaOpener == null)
-            throw new CommandException("media cannot be changed");
-        BlockDevice media;
-        bool ro = readOnly ?? (drive.IsCdRom || drive.IsReadOnly);
-        try
-        {
-            media = pc.MediaOpener.OpenImage(file, format, new OpenSettings { ReadOnly = ro }, new BlockOptions(), readOnly == null);
-        }
-        catch (Exception e) when (e is ImageException or IOException)
-        {
-            throw new CommandException(e.Message);
-        }
-        if (drive is { IsLocked: true, IsTrayOpen: false })
-        {
-            lock (pc.Services.Lock)
-                drive.EjectRequested?.Invoke();
-            // The guest is asked, and then the medium is changed all the same, as by the hole beside the tray.
-        }
-        Replace(pc, drive, media, file);
-    }
-
-    private static void Replace(Pc pc, Drive drive, BlockDevice? media, string file)
-    {
-        pc.Services.Workers.Drain();
-        BlockDevice? old;
-        lock (pc.Services.Lock)
-        {
-            old = drive.Media;
-            drive.Media = media;
-            drive.FileName = file;
-            drive.IsTrayOpen = false;
-            if (media != null)
-                drive.IsReadOnly = drive.IsCdRom || media.IsReadOnly;
-            drive.MediaChanged?.Invoke();
-        }
-        old?.Dispose();
-        pc.RaiseEvent(new MachineEvent("DEVICE_TRAY_MOVED", ("device", drive.Name), ("id", drive.Name), ("tray-open", media == null)));
-    }
-
     internal static void ScreenDump(Pc pc, string file, string? format)
     {
         if (pc.Devices.OfType<IScreenSource>().FirstOrDefault() is not { } screen)
@@ -160,66 +97,6 @@ internal static class Commands
             for (int i = codes.Count - 1; i >= 0; i--)
                 pc.Keyboard.Keyboard.Key(codes[i], false);
         });
-    }
-
-    internal static void Commit(Pc pc, string name)
-    {
-        var drives = name == "all" ? pc.Drives.Where(d => d.Media?.Backing != null).ToList() : [FindDrive(pc, name)];
-        foreach (var drive in drives)
-        {
-            if (drive.Media?.Backing == null)
-                throw new CommandException($"Device '{name}' has no backing file to commit to");
-            if (pc.MediaOpener == null)
-                throw new CommandException("committing is not possible here");
-            bool was = pc.IsRunning;
-            if (was)
-                pc.Stop();
-            try
-            {
-                pc.Services.Workers.Drain();
-                pc.MediaOpener.Commit(drive);
-            }
-            catch (Exception e) when (e is ImageException or IOException)
-            {
-                throw new CommandException($"'commit' error for '{drive.Name}': {e.Message}");
-            }
-            finally
-            {
-                if (was)
-                    pc.Resume();
-            }
-        }
-    }
-
-    internal static string InfoBlock(Pc pc)
-    {
-        var text = new StringBuilder();
-        foreach (var d in pc.Drives)
-        {
-            if (text.Length > 0)
-                text.Append('\n');
-            if (d.Media == null)
-                text.Append($"{d.Name}: [not inserted]\n");
-            else
-                text.Append($"{d.Name} (#{d.Name}): {d.FileName} ({d.Media.DriverName}{(d.IsReadOnly ? ", read-only" : "")})\n");
-            if (d.AttachedTo != null)
-                text.Append($"    Attached to:      {d.AttachedTo}\n");
-            if (d.IsRemovable)
-                text.Append($"    Removable device: {(d.IsLocked ? "" : "not ")}locked, tray {(d.IsTrayOpen ? "open" : "closed")}\n");
-            if (d.Media != null)
-                text.Append($"    Cache mode:       {d.CacheMode}\n");
-            if (d.Media?.Backing is { } backing)
-                text.Append($"    Backing file:     {backing.FileName} (chain depth: {Depth(d.Media)})\n");
-        }
-        return text.ToString();
-    }
-
-    internal static int Depth(BlockDevice device)
-    {
-        int n = 0;
-        for (var b = device.Backing; b != null; b = b.Backing)
-            n++;
-        return n;
     }
 
     internal static string InfoPci(Pc pc)

@@ -36,14 +36,23 @@ public sealed class HumanMonitor
 
     private static readonly Command[] All =
     [
-        new("commit", "device|all", "commit changes to the disk images (if -snapshot is used) or backing files", (pc, a) =>
+        new("block_resize", "device size", "resize a block image", (pc, a) =>
         {
-            Commands.Commit(pc, Need(a, 0, "device"));
+            string size = Need(a, 1, "size");
+            MediaCommands.Resize(pc, Need(a, 0, "device"), Block.SizeText.TryParse(size, out long n, 1 << 20) ? (ulong)n : throw new CommandException("invalid size"));
             return "";
         }),
-        new("change", "device filename [format]", "change a removable medium", (pc, a) =>
+        new("commit", "device|all", "commit changes to the disk images (if -snapshot is used) or backing files", (pc, a) =>
         {
-            Commands.Change(pc, Need(a, 0, "device"), Need(a, 1, "target"), a.Length > 2 ? a[2] : null, null);
+            MediaCommands.Commit(pc, Need(a, 0, "device"));
+            return "";
+        }),
+        new("change", "[-f] device filename [format [read-only-mode]]", "change a removable medium, optional format, use -f to force the operation", (pc, a) =>
+        {
+            bool force = a.Length > 0 && a[0] == "-f";
+            if (force)
+                a = a[1..];
+            MediaCommands.Change(pc, Need(a, 0, "device"), Need(a, 1, "target"), a.Length > 2 ? a[2] : null, ReadOnlyMode(a.Length > 3 ? a[3] : null), force);
             return "";
         }),
         new("cont", "", "resume emulation", (pc, _) =>
@@ -54,7 +63,7 @@ public sealed class HumanMonitor
         new("eject", "[-f] device", "eject a removable medium (use -f to force it)", (pc, a) =>
         {
             bool force = a.Length > 0 && a[0] == "-f";
-            Commands.Eject(pc, Need(a, force ? 1 : 0, "device"), force);
+            MediaCommands.Eject(pc, Need(a, force ? 1 : 0, "device"), force);
             return "";
         }),
         new("help", "[cmd]", "show the help", (_, a) => HelpText(a), "?"),
@@ -112,7 +121,7 @@ public sealed class HumanMonitor
 
     private static readonly (string Name, string Help, Func<Pc, string> Text)[] Infos =
     [
-        ("block", "show info of all the block devices", Commands.InfoBlock),
+        ("block", "show info of all the block devices", MediaCommands.InfoBlock),
         ("chardev", "show the character devices", pc => string.Concat((pc.CharDeviceNames?.Invoke() ?? []).Select(n => $"{n}: filename={n}\n"))),
         ("cpus", "show infos for each CPU", pc => string.Concat(pc.Processors.Select(p => $"{(p.Index == 0 ? '*' : ' ')} CPU #{p.Index}: thread_id={Environment.ProcessId}\n"))),
         ("kvm", "show KVM information", pc => $"kvm support: {(pc.Engine.Name == "kvm" ? "enabled" : "disabled")}\n{Registers.Exits(pc.Processors)}"),
@@ -123,6 +132,15 @@ public sealed class HumanMonitor
         ("uuid", "show the current VM UUID", pc => pc.Options.Uuid + "\n"),
         ("version", "show the version", _ => $"7.2.22 (ImgKit {typeof(Pc).Assembly.GetName().Version?.ToString(3)})\n"),
     ];
+
+    /// <summary>The mode of a medium that is put in: null keeps the drive's.</summary>
+    internal static bool? ReadOnlyMode(string? mode) => mode switch
+    {
+        null or "retain" => null,
+        "read-only" => true,
+        "read-write" => false,
+        _ => throw new CommandException($"Parameter 'read-only-mode' does not accept value '{mode}'"),
+    };
 
     private static string Need(string[] arguments, int index, string name) =>
         index < arguments.Length ? arguments[index] : throw new CommandException($"{name}: argument expected");

@@ -110,10 +110,14 @@ internal static class QmpCommands
         ["pmemsave"] = (pc, a) => Do(() => Commands.SavePhysical(pc, a.Number("val"), a.Number("size"), a.Text("filename"))),
         ["memsave"] = (pc, a) => Do(() => Commands.SaveVirtual(pc, (int)Math.Min(a.Number("cpu-index", 0), 1000), a.Number("val"), a.Number("size"), a.Text("filename"))),
         ["screendump"] = (pc, a) => Do(() => Commands.ScreenDump(pc, a.Text("filename"), a.TextOrNull("format"))),
-        ["eject"] = (pc, a) => Do(() => Commands.Eject(pc, a.TextOrNull("id") ?? a.Text("device"), a.Flag("force"))),
-        ["blockdev-change-medium"] = (pc, a) => Do(() => Commands.Change(pc, a.TextOrNull("id") ?? a.Text("device"), a.Text("filename"), a.TextOrNull("format"),
-            a.TextOrNull("read-only-mode") switch { "read-only" => true, "read-write" => false, _ => null })),
-        ["change"] = (pc, a) => Do(() => Commands.Change(pc, a.Text("device"), a.Text("target"), a.TextOrNull("arg"), null)),
+        ["eject"] = (pc, a) => Do(() => MediaCommands.Eject(pc, a.TextOrNull("id") ?? a.Text("device"), a.Flag("force"))),
+        ["blockdev-change-medium"] = (pc, a) => Do(() => MediaCommands.Change(pc, a.TextOrNull("id") ?? a.Text("device"), a.Text("filename"), a.TextOrNull("format"),
+            HumanMonitor.ReadOnlyMode(a.TextOrNull("read-only-mode")), a.Flag("force"))),
+        ["blockdev-open-tray"] = (pc, a) => Do(() => MediaCommands.OpenTray(pc, a.TextOrNull("id") ?? a.Text("device"), a.Flag("force"))),
+        ["blockdev-close-tray"] = (pc, a) => Do(() => MediaCommands.CloseTray(pc, a.TextOrNull("id") ?? a.Text("device"))),
+        ["blockdev-remove-medium"] = (pc, a) => Do(() => MediaCommands.RemoveMedium(pc, a.Text("id"))),
+        ["block_resize"] = (pc, a) => Do(() => MediaCommands.Resize(pc, a.TextOrNull("device") ?? a.Text("node-name"), a.Number("size"))),
+        ["change"] = (pc, a) => Do(() => MediaCommands.Change(pc, a.Text("device"), a.Text("target"), a.TextOrNull("arg"), null, false)),
         ["send-key"] = (pc, a) => Do(() => SendKey(pc, a)),
         ["human-monitor-command"] = (pc, a) =>
         {
@@ -157,7 +161,7 @@ internal static class QmpCommands
             w.WriteBoolean("ro", d.IsReadOnly);
             w.WriteString("drv", m.DriverName);
             w.WriteBoolean("encrypted", false);
-            w.WriteNumber("backing_file_depth", Commands.Depth(m));
+            w.WriteNumber("backing_file_depth", MediaCommands.Depth(m));
             if (m.Backing != null)
                 w.WriteString("backing_file", m.Backing.FileName);
             w.WriteStartObject("image");
