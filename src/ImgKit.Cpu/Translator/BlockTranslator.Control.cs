@@ -5,7 +5,9 @@ namespace ImgKit.Cpu.Translator;
 internal sealed unsafe partial class BlockTranslator
 {
     private int _jumpCache;
-    private bool _alone;
+
+    /// <summary>The jump that follows needs no poll: one has been emitted.</summary>
+    private bool _polled;
 
     // Short jumps to places that must lie near but out of the way: emitted behind the next unconditional jump.
     private readonly List<(nint Fix, ColdKind Kind, ulong Rip)> _thunks = [];
@@ -23,14 +25,38 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Leaves with RIP at the current instruction when asked to.</summary>
     private void EmitPoll()
     {
-        _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
+        if (_polled)
+            return;
+        LoadKeepRunning();
         _thunks.Add(((nint)_e.JrcxzForward(), ColdKind.Poll, _instructions[_current].IP & _mode.RipMask));
+    }
+
+    private void LoadKeepRunning()
+    {
+        _rcxWindow = -1;
+        _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
+    }
+
+    /// <summary>Before an instruction that makes flags for a backward jump: the two stay together, as the processor likes them.</summary>
+    private void PollBeforeCompare()
+    {
+        ref var instruction = ref _instructions[_current];
+        ref var jump = ref _instructions[_current + 1];
+        if (_mode.SingleStep || _continues[_current + 1] && _kind == BlockKind.Loop || instruction.FlowControl != FlowControl.Next ||
+            instruction.IsInvalid || jump.IsInvalid || !jump.IsJccShortOrNear || BranchTarget(jump) > (jump.IP & _mode.RipMask) ||
+            instruction.Mnemonic is not (Mnemonic.Cmp or Mnemonic.Test or Mnemonic.Add or Mnemonic.Sub or Mnemonic.Inc or Mnemonic.Dec or
+            Mnemonic.And) || instruction.Op0Kind != OpKind.Register || instruction.Op1Kind == OpKind.Memory)
+        {
+            return;
+        }
+        EmitPoll();
+        _polled = true;
     }
 
     /// <summary>The same where much code may follow.</summary>
     private void EmitPollInline()
     {
-        _e.LoadGs(Host.Rcx, Layout.KeepRunning, false);
+        LoadKeepRunning();
         byte* stop = _e.JrcxzForward();
         byte* go = _e.JmpShortForward();
         _e.FixShortHere(stop);
@@ -43,8 +69,19 @@ internal sealed unsafe partial class BlockTranslator
     private bool IsBackward(ulong target) => target <= (_instructions[_current].IP & _mode.RipMask);
 
     /// <summary>A target that the same translation reaches: same guest page, so the same mapping.</summary>
-    private bool IsNear(ulong target) => !_alone && !_mode.SingleStep && (target + _mode.CodeBase ^ _block.Rip + _mode.CodeBase) >> 12 == 0 &&
+    private bool IsNear(ulong target) => _kind != BlockKind.Alone && !_mode.SingleStep && (target + _mode.CodeBase ^ _block.Rip + _mode.CodeBase) >> 12 == 0 &&
         target == (target & _mode.RipMask);
+
+    /// <summary>Code of a near target, if it is known for good.</summary>
+    private byte* FindKnown(ulong target)
+    {
+        if (target == _block.Rip && (_block.ModeKey & CarefulKey) == 0)
+            return _isLoop ? null : _block.Code;
+        var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
+        return known == null ? null : known.Code;
+    }
+
+    private ColdKind ChainTo(ulong target) => _isLoop && target == _block.Rip ? ColdKind.Loop : ColdKind.Chain;
 
     private void EmitJumpTo(ulong target)
     {
@@ -54,13 +91,11 @@ internal sealed unsafe partial class BlockTranslator
         }
         else if (IsNear(target))
         {
-            var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
+            byte* known = FindKnown(target);
             if (known != null)
-                _e.Jmp(known.Code);
-            else if (target == _block.Rip && (_block.ModeKey & CarefulKey) == 0)
-                _e.Jmp(_block.Code);
+                _e.Jmp(known);
             else
-                _cold.Add(new Cold { Kind = ColdKind.Chain, Fix = _e.JmpForward(), Rip = target });
+                _cold.Add(new Cold { Kind = ChainTo(target), Fix = _e.JmpForward(), Rip = target });
         }
         else
         {
@@ -72,13 +107,11 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (IsNear(target))
         {
-            var known = _owner.FindKnownBlock(_block.PhysicalPage, target, _mode.Key);
+            byte* known = FindKnown(target);
             if (known != null)
-                _e.Jcc(condition, known.Code);
-            else if (target == _block.Rip && (_block.ModeKey & CarefulKey) == 0)
-                _e.Jcc(condition, _block.Code);
+                _e.Jcc(condition, known);
             else
-                _cold.Add(new Cold { Kind = ColdKind.Chain, Fix = _e.JccForward(condition), Rip = target });
+                _cold.Add(new Cold { Kind = ChainTo(target), Fix = _e.JccForward(condition), Rip = target });
         }
         else
         {
@@ -138,10 +171,17 @@ internal sealed unsafe partial class BlockTranslator
     {
         ulong target = BranchTarget(instruction), next = instruction.NextIP & _mode.RipMask;
         int condition = ConditionOf(instruction.ConditionCode);
+        if (_kind == BlockKind.Loop && _continues[_current])
+        {
+            EmitConditionalJumpTo(condition ^ 1, next);
+            _keepsWindows = true;
+            return false;
+        }
         bool last = IsBackward(target) || IsLast();
         if (IsBackward(target) && !_mode.SingleStep)
             EmitPoll();
         EmitConditionalJumpTo(condition, target);
+        _keepsWindows = true;
         if (!last)
             return false;
         EmitJumpTo(next);
@@ -252,6 +292,11 @@ internal sealed unsafe partial class BlockTranslator
             case FlowControl.UnconditionalBranch when instruction.IsJmpShortOrNear:
             {
                 ulong target = BranchTarget(instruction);
+                if (_kind == BlockKind.Loop && _continues[_current])
+                {
+                    _keepsWindows = true;
+                    return false;
+                }
                 if (IsBackward(target) && !_mode.SingleStep)
                     EmitPoll();
                 EmitJumpTo(target);
@@ -304,8 +349,10 @@ internal sealed unsafe partial class BlockTranslator
                 OnOperand(0x8B, Host.Rcx, size == 8);
             _e.StoreGs(Layout.Scratch1, Host.Rcx);
             EndMemory();
+            ForgetWindowRegisters();
             return;
         }
+        ForgetWindowRegisters();
         var register = instruction.Op0Register;
         size = register.GetSize();
         int guest = GuestNumber(register), host = Host.OfGuest[guest];

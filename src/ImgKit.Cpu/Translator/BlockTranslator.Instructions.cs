@@ -62,6 +62,7 @@ internal sealed unsafe partial class BlockTranslator
         if (use != FpuUse.None && !_fpuChecked)
         {
             _fpuChecked = true;
+            ForgetWindowRegisters();
             _e.LoadGsByte(Host.Rcx, Layout.FpuLoaded);
             byte* load = _e.JrcxzForward();
             byte* ready = _e.JmpShortForward();
@@ -77,6 +78,7 @@ internal sealed unsafe partial class BlockTranslator
                 Mnemonic.Cldemote or Mnemonic.Rdsspd or Mnemonic.Rdsspq or Mnemonic.Bndcl or Mnemonic.Bndcn or Mnemonic.Bndcu or
                 Mnemonic.Bndldx or Mnemonic.Bndmk or Mnemonic.Bndmov or Mnemonic.Bndstx or Mnemonic.Prefetchit0 or
                 Mnemonic.Prefetchit1:
+                _keepsWindows = true;
                 return false;
             case Mnemonic.Push:
                 EmitPush(ref instruction);
@@ -223,6 +225,7 @@ internal sealed unsafe partial class BlockTranslator
         if (size >= 4 && m.AddressBits >= 32 && host != Host.Spilled && !spilled && m.Base >= 0)
         {
             _e.Lea(host, Host.OfGuest[m.Base], m.Index < 0 ? -1 : Host.OfGuest[m.Index], m.Shift, (int)m.Displacement, wide);
+            _keepsWindows = true;
             return;
         }
         EmitEffectiveAddress(m);

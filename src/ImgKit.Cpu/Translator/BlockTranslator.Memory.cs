@@ -8,12 +8,16 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>A guest memory operand. Registers are guest numbers, -1 for none.</summary>
     private readonly record struct MemoryOperand(int Base, int Index, int Shift, long Displacement, int Segment, int AddressBits);
 
+    /// <summary>Rounds after which a loop is translated as one.</summary>
+    private const int LoopRounds = 16;
+
     private enum ColdKind
     {
         Access,
         SegmentAccess,
         Window,
         Chain,
+        Loop,
         FarChain,
         Poll,
         PollRbp,
@@ -27,7 +31,13 @@ internal sealed unsafe partial class BlockTranslator
         public byte* OpStart;
         public byte* OpEnd;
         public uint Site;
+
+        /// <summary>Tag array whose entry has been added to RBP, 0 for none.</summary>
         public int Tag;
+
+        /// <summary>Address that is not in RBP yet, where <see cref="IsConstant"/>.</summary>
+        public ulong Address;
+        public bool IsConstant;
         public int Span;
         public bool Write;
         public bool Faultable;
@@ -116,12 +126,7 @@ internal sealed unsafe partial class BlockTranslator
         int displacement = (int)m.Displacement;
         if (m.Base < 0 && m.Index < 0)
         {
-            _e.MovImmediate(Host.Rbp, m.AddressBits switch
-            {
-                16 => (ushort)m.Displacement,
-                32 => (uint)m.Displacement,
-                _ => (ulong)m.Displacement,
-            });
+            _e.MovImmediate(Host.Rbp, ConstantAddress(m));
             return;
         }
         int baseRegister = -1, index = -1;
@@ -162,55 +167,29 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (BeginWindow(m))
             return;
+        if (m.Base < 0 && m.Index < 0 && BeginConstant(m, size, write, locked, leaves))
+            return;
         EmitEffectiveAddress(m);
-        bool isConstant = m.Base < 0 && m.Index < 0 && _mode.Segment(m.Segment) == SegmentClass.Flat;
-        BeginMemoryAtRbp(m.Segment, m.AddressBits, size, write, locked, leaves,
-            isConstant ? (int)(m.Displacement >> 12) & Layout.TlbEntries - 1 : -1);
+        BeginMemoryAtRbp(m.Segment, m.AddressBits, size, write, locked, leaves);
     }
 
-    private void BeginMemoryAtRbp(int segment, int addressBits, int size, bool write, bool locked = false, bool leaves = false,
-        int entry = -1)
+    private void BeginMemoryAtRbp(int segment, int addressBits, int size, bool write, bool locked = false, bool leaves = false)
     {
-        _at = (Host.Rbp, Host.Rcx, 0);
-        int alignment = _alignment >= 0 ? _alignment : BitOperations.Log2((uint)size);
-        uint site = NewSite((uint)size | (write ? Site.Write : 0) | (locked ? Site.Locked : 0) | (leaves ? Site.Leaves : 0) |
-            (uint)segment << 12 | (uint)alignment << Site.AlignmentShift);
+        ForgetWindowRegisters();
+        uint site = NewAccessSite(segment, size, write, locked, leaves);
         _openCold = _cold.Count;
         EmitSegment(segment, addressBits, size, write, site);
-        int tag = Layout.TlbTag(_mode.TlbSet, write);
         var cold = _interpretMiss
             ? new Cold { Kind = ColdKind.Interpret, Site = NewSite(0, interpreted: true) }
             : new Cold { Kind = ColdKind.Access, Site = site, Write = write };
         if (_mode.ChecksAlignment)
         {
+            _at = (Host.Rbp, Host.Rcx, 0);
             cold.Fix = _e.JmpForward();
-        }
-        else if (entry >= 0)
-        {
-            EmitConstantLookup(ref cold, entry, size, write);
-        }
-        else if (_flagsLive[_current])
-        {
-            _e.ShiftPage(Host.Rcx, Host.Rbp);
-            _e.MovzxByte(Host.Rcx, Host.Rcx);
-            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, tag, true);
-            _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
-            _e.ShiftPage(Host.Rcx, Host.Rcx);
-            byte* hit = _e.JrcxzForward();
-            cold.Fix = _e.JmpForward();
-            _e.FixShortHere(hit);
-            _e.ShiftPage(Host.Rcx, Host.Rbp);
-            _e.MovzxByte(Host.Rcx, Host.Rcx);
-            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbAddend(_mode.TlbSet, write), true);
         }
         else
         {
-            _e.PageIndex(Host.Rcx, Host.Rbp);
-            _e.GsIndexed(0x03, Host.Rbp, Host.Rcx, true, tag, true);
-            _e.CmpImmediate(Host.Rbp, 4096 - size, true);
-            cold.Fix = _e.JccForward(7);
-            cold.Tag = tag;
-            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbHost(_mode.TlbSet, write), true);
+            EmitLookup(ref cold, size, write);
         }
         _cold.Add(cold);
         for (int i = _openCold; i < _cold.Count; i++)
@@ -221,18 +200,98 @@ internal sealed unsafe partial class BlockTranslator
         }
     }
 
-    /// <summary>The lookup of an address that is known, so that its TLB entry is.</summary>
-    private void EmitConstantLookup(ref Cold cold, int entry, int size, bool write)
+    private uint NewAccessSite(int segment, int size, bool write, bool locked, bool leaves)
     {
-        int tag = Layout.TlbTag(_mode.TlbSet, write) + entry * 8;
-        _e.LoadGs(Host.Rcx, tag);
-        _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, size - 1, true);
+        int alignment = _alignment >= 0 ? _alignment : BitOperations.Log2((uint)size);
+        return NewSite((uint)size | (write ? Site.Write : 0) | (locked ? Site.Locked : 0) | (leaves ? Site.Leaves : 0) |
+            (uint)segment << 12 | (uint)alignment << Site.AlignmentShift);
+    }
+
+    /// <summary>Looks the linear address in RBP up: <see cref="_at"/> is RBP + RCX then.</summary>
+    private void EmitLookup(ref Cold cold, int span, bool write)
+    {
+        int tag = Layout.TlbTag(_mode.TlbSet, write);
+        _at = (Host.Rbp, Host.Rcx, 0);
+        if (!_flagsLive[_current])
+        {
+            _e.PageIndex(Host.Rcx, Host.Rbp);
+            _e.GsIndexed(0x03, Host.Rbp, Host.Rcx, true, tag, true);
+            _e.CmpImmediate(Host.Rbp, 4096 - span, true);
+            cold.Fix = _e.JccForward(7);
+            cold.Tag = tag;
+            _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbHost(_mode.TlbSet, write), true);
+            return;
+        }
+        _e.ShiftPage(Host.Rcx, Host.Rbp);
+        _e.MovzxByte(Host.Rcx, Host.Rcx);
+        _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, tag, true);
+        _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, span - 1, true);
         _e.ShiftPage(Host.Rcx, Host.Rcx);
+        JumpUnlessRcxIsZero(ref cold);
+        _e.ShiftPage(Host.Rcx, Host.Rbp);
+        _e.MovzxByte(Host.Rcx, Host.Rcx);
+        _e.GsIndexed(0x8B, Host.Rcx, Host.Rcx, true, Layout.TlbAddend(_mode.TlbSet, write), true);
+    }
+
+    private void JumpUnlessRcxIsZero(ref Cold cold)
+    {
         byte* hit = _e.JrcxzForward();
         cold.Fix = _e.JmpForward();
         _e.FixShortHere(hit);
-        _e.LoadGs(Host.Rcx, Layout.TlbAddend(_mode.TlbSet, write) + entry * 8);
     }
+
+    /// <summary>An address that is known, so that its TLB entry is, and that it lies in one page.</summary>
+    private bool BeginConstant(in MemoryOperand m, int size, bool write, bool locked, bool leaves)
+    {
+        ulong address = ConstantAddress(m), page = address & ~0xFFFUL;
+        int offset = (int)(address & 0xFFF), entry = (int)(address >> 12) & Layout.TlbEntries - 1;
+        bool throughCode = !_mode.Is64 && m.Segment == 1 && write;
+        if (_mode.Segment(m.Segment) != SegmentClass.Flat || throughCode || offset + size > 4096 || _mode.ChecksAlignment)
+            return false;
+        ForgetWindowRegisters();
+        int tag = Layout.TlbTag(_mode.TlbSet, write) + entry * 8;
+        var cold = _interpretMiss
+            ? new Cold { Kind = ColdKind.Interpret, Site = NewSite(0, interpreted: true) }
+            : new Cold { Kind = ColdKind.Access, Site = NewAccessSite(m.Segment, size, write, locked, leaves), Write = write };
+        cold.Address = address;
+        cold.IsConstant = true;
+        bool isShort = (long)page == (int)page && (int)page != int.MinValue;
+        if (!isShort)
+            _e.MovImmediate(Host.Rbp, page);
+        if (_flagsLive[_current])
+        {
+            _e.LoadGs(Host.Rcx, tag);
+            if (isShort)
+                _e.Lea(Host.Rcx, Host.Rcx, -1, 0, (int)page, true);
+            else
+                _e.Lea(Host.Rcx, Host.Rcx, Host.Rbp, 0, 0, true);
+            JumpUnlessRcxIsZero(ref cold);
+        }
+        else if (isShort)
+        {
+            _e.Gs(0x81, 7, tag, true); // cmp qword gs:[tag],imm32
+            _e.Int32(-(int)page);
+            cold.Fix = _e.JccForward(5);
+        }
+        else
+        {
+            _e.Gs(0x03, Host.Rbp, tag, true);
+            cold.Fix = _e.JccForward(5);
+        }
+        _e.LoadGs(Host.Rbp, Layout.TlbHost(_mode.TlbSet, write) + entry * 8);
+        cold.OpStart = _e.P;
+        _at = (Host.Rbp, -1, offset);
+        _openCold = _cold.Count;
+        _cold.Add(cold);
+        return true;
+    }
+
+    private static ulong ConstantAddress(in MemoryOperand m) => m.AddressBits switch
+    {
+        16 => (ushort)m.Displacement,
+        32 => (uint)m.Displacement,
+        _ => (ulong)m.Displacement,
+    };
 
     /// <summary>Limit check and base of a segment; RBP from offset to linear address.</summary>
     private void EmitSegment(int segment, int addressBits, int size, bool write, uint site)
@@ -275,6 +334,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Folds the operand's address into RBP alone, so that RCX is free.</summary>
     private void FoldMemory()
     {
+        ForgetWindowRegisters();
         _e.Lea(Host.Rbp, _at.Base, _at.Index, 0, _at.Displacement, true);
         _at = (Host.Rbp, -1, 0);
     }
@@ -292,6 +352,15 @@ internal sealed unsafe partial class BlockTranslator
         }
     }
 
+    /// <summary>RBP as it was before the lookup.</summary>
+    private void UndoTag(in Cold item)
+    {
+        if (item.Tag != 0)
+            _e.GsIndexed(0x2B, Host.Rbp, Host.Rcx, true, item.Tag, true);
+        else if (item.IsConstant)
+            _e.MovImmediate(Host.Rbp, item.Address);
+    }
+
     private void EmitCold()
     {
         for (int i = 0; i < _cold.Count; i++)
@@ -302,8 +371,7 @@ internal sealed unsafe partial class BlockTranslator
             {
                 case ColdKind.Access:
                 case ColdKind.SegmentAccess:
-                    if (item.Tag != 0)
-                        _e.GsIndexed(0x2B, Host.Rbp, Host.Rcx, true, item.Tag, true);
+                    UndoTag(item);
                     if (item.Kind == ColdKind.Access && _mode.ChecksAlignment)
                     {
                         _e.MovImmediate(Host.Rcx, item.Site);
@@ -319,6 +387,8 @@ internal sealed unsafe partial class BlockTranslator
                         _e.MovImmediate(Host.Rcx, item.Site);
                         _e.Call(_stubs.SlowSegment);
                     }
+                    if (item.IsConstant)
+                        _e.Lea(Host.Rbp, Host.Rbp, -1, 0, -(int)(item.Address & 0xFFF), true);
                     if (!item.Write)
                     {
                         _e.Jmp(item.OpStart);
@@ -338,6 +408,12 @@ internal sealed unsafe partial class BlockTranslator
                     _e.Call(_stubs.Chain);
                     _e.Int32((int)(_e.P - item.Fix));
                     _e.Int64(item.Rip);
+                    break;
+                case ColdKind.Loop:
+                    _e.Call(_stubs.ChainLoop);
+                    _e.Int32((int)(_e.P - item.Fix));
+                    _e.Int64(item.Rip);
+                    _e.Int32(LoopRounds);
                     break;
                 case ColdKind.FarChain:
                     EmitLookupConstant(item.Rip);

@@ -110,8 +110,7 @@ internal sealed unsafe partial class BlockTranslator
         bool rcxTaken = readsRcx || writesRcx;
         if (memory >= 0)
         {
-            // A base above RDI needs REX, which takes the high bytes away.
-            if (rcxTaken || temporaries > 0 || convertHigh || hasHigh && _at.Base >= 8)
+            if (rcxTaken || temporaries > 0 || convertHigh)
                 FoldMemory();
             result.MemoryBase = Register.RAX + _at.Base;
             result.MemoryIndex = _at.Index < 0 ? Register.None : Register.RAX + _at.Index;
@@ -209,6 +208,7 @@ internal sealed unsafe partial class BlockTranslator
             _e.Rr(0x8B, Host.R13, Host.Rcx, false);
         if (memory >= 0)
             EndMemory(faultable);
+        _keepsWindows = loaded == 0 && !rcxTaken;
     }
 
     /// <summary>Log2 of the alignment that is checked where checks are on (Intel SDM 3A table 6-7; vectors as AMD's processors have them). Where a

@@ -118,6 +118,7 @@ internal sealed unsafe partial class BlockTranslator
                 else
                 {
                     StoreSized(host, size);
+                    _keepsWindows = StackBits != 16;
                 }
                 break;
             }
@@ -248,6 +249,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             LoadSized(host, size);
             AdjustStack(size);
+            _keepsWindows = StackBits != 16;
         }
         EndMemory();
     }

@@ -27,6 +27,18 @@ internal struct Site
     public const uint ErrorCode = 1 << 10;
 }
 
+/// <summary>How a block is translated.</summary>
+internal enum BlockKind
+{
+    Normal,
+
+    /// <summary>One instruction, whose bytes may come from two pages or from a device.</summary>
+    Alone,
+
+    /// <summary>Several rounds of a loop.</summary>
+    Loop,
+}
+
 /// <summary>A translated piece of guest code.</summary>
 internal sealed unsafe class Block
 {
@@ -50,6 +62,9 @@ internal sealed unsafe class Block
     /// <summary>Where execution goes once the block is invalid.</summary>
     public byte* Retired;
 
+    /// <summary>Several rounds of a loop.</summary>
+    public bool IsLoop;
+
     /// <summary>From memory of a device: used once.</summary>
     public bool Uncached;
 }
@@ -65,6 +80,9 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>In a block's mode key: each access is looked up by itself, see <see cref="PlanWindows"/>.</summary>
     public const ulong CarefulKey = 1 << 15;
     private const int MaxSideExits = 4;
+
+    /// <summary>Rounds of a loop in one block.</summary>
+    private const int MaxCopies = 8;
 
     /// <summary>What is longer (the decoder stops here) is a general-protection fault.</summary>
     private const int MaxLength = 15;
@@ -121,17 +139,22 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Translates from <paramref name="bytes"/>, the <paramref name="available"/> bytes of guest code at RIP.</summary>
     /// <returns>The block, not yet registered; null when the first instruction needs more bytes than there are.</returns>
     public Block? Translate(ulong rip, TranslationMode mode, int jumpCache, byte* bytes, int available, ulong physicalPage,
-        int pageOffset, bool alone, bool careful)
+        int pageOffset, BlockKind kind, bool careful)
     {
         _mode = mode;
         _bytes = bytes;
         _operandSegment = 3;
         _jumpCache = Layout.Jump + jumpCache * Layout.JumpCache;
-        int count = Decode(rip, bytes, available, alone || mode.SingleStep, out int used);
+        int count = Decode(rip, bytes, available, kind == BlockKind.Alone || mode.SingleStep, out int used);
         if (count == 0)
             return null;
+        _isLoop = kind == BlockKind.Normal && !careful && LoopsFrom(rip, count);
+        if (kind == BlockKind.Loop)
+            count = Unroll(count);
+        _kind = kind;
+        _polled = false;
         ComputeLiveFlags(count);
-        PlanWindows(count, !alone && !careful && mode.Is64 && !mode.SingleStep && !mode.ChecksAlignment);
+        PlanWindows(count, kind != BlockKind.Alone && !careful && mode.Is64 && !mode.SingleStep && !mode.ChecksAlignment);
         while (((long)_e.P & 15) != 0)
             _e.Byte(0xCC);
         byte* entry = _e.P;
@@ -145,8 +168,8 @@ internal sealed unsafe partial class BlockTranslator
             End = pageOffset + used,
             Code = _e.P,
             CheckedEntry = entry,
+            IsLoop = kind == BlockKind.Loop,
         };
-        _alone = alone;
         _lastIndex = count - 1;
         _fpuChecked = false;
         _cold.Clear();
@@ -154,7 +177,12 @@ internal sealed unsafe partial class BlockTranslator
         for (_current = 0; _current < count && !ended; _current++)
         {
             ref var instruction = ref _instructions[_current];
+            _keepsWindows = false;
+            if (_current + 1 < count)
+                PollBeforeCompare();
             ended = EmitInstruction(ref instruction);
+            if (!_keepsWindows)
+                ForgetWindowRegisters();
         }
         // An invalidated block is entered at most until its first bytes are overwritten with a jump.
         if (!ended)
@@ -178,6 +206,49 @@ internal sealed unsafe partial class BlockTranslator
         _coldEnd = _e.P;
         _e.P = hotEnd;
         return _block;
+    }
+
+    private BlockKind _kind;
+
+    /// <summary>The block ends with a jump to itself, and is worth a translation as a loop.</summary>
+    private bool _isLoop;
+
+    /// <summary>Instructions behind which a copy of the loop follows: a jump to the loop's head that goes on there.</summary>
+    private readonly bool[] _continues = new bool[MaxInstructions];
+
+    /// <summary>A loop within one block that has accesses to memory, and space for at least two copies.</summary>
+    private bool LoopsFrom(ulong rip, int count)
+    {
+        ref var last = ref _instructions[count - 1];
+        if (!_mode.Is64 || _mode.SingleStep || count > MaxInstructions / 2 || last.IsInvalid || last.FlowControl == FlowControl.Next ||
+            !last.IsJccShortOrNear && !last.IsJmpShortOrNear || last.NearBranchTarget != rip)
+        {
+            return false;
+        }
+        for (int i = 0; i < count; i++)
+        {
+            if (IsInterpreted(_instructions[i]))
+                return false;
+        }
+        for (int i = 0; i < count; i++)
+        {
+            if (TryGetAccess(_instructions[i], _infos.GetInfo(_instructions[i]), out _))
+                return true;
+        }
+        return false;
+    }
+
+    /// <summary>Repeats a loop's instructions as often as there is space, so that windows, and the poll, serve several rounds.</summary>
+    private int Unroll(int count)
+    {
+        int copies = Math.Min(MaxCopies, MaxInstructions / count);
+        Array.Clear(_continues);
+        for (int copy = 1; copy < copies; copy++)
+        {
+            _continues[copy * count - 1] = true;
+            Array.Copy(_instructions, 0, _instructions, copy * count, count);
+        }
+        return copies * count;
     }
 
     private int Decode(ulong rip, byte* bytes, int available, bool one, out int used)

@@ -21,8 +21,8 @@ internal static unsafe class Layout
     public const int TlbSet = 6 * TlbArray;
     public const int Tlb = 16384;
 
-    /// <summary>Where generated code keeps what it learned of a page for the rest of a block: host minus guest address, by base
-    /// register, for reads and then for writes.</summary>
+    /// <summary>Where generated code keeps what it learned of a page for the rest of a block: a host address, by the instruction that
+    /// looked it up.</summary>
     public const int Windows = 3072;
 
     /// <summary>The host's stack pointer in generated code, modulo 64 KiB: a shift count of 12 for SHRX, a field of 8 bits from bit 12
@@ -50,7 +50,7 @@ internal static unsafe class Layout
     public const int Total = Second + 2 * TlbSets * SecondTable;
 
     /// <summary>The present generation of the second level (8 bytes).</summary>
-    public const int SecondGeneration = Windows + 256;
+    public const int SecondGeneration = Windows + 48 * 8;
 
     /// <summary>Address of the map of code pages.</summary>
     public const int CodeMasks = SecondGeneration + 8;

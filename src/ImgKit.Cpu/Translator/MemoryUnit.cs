@@ -320,14 +320,14 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         NoteLarge(linear, t);
     }
 
-    /// <summary>Host minus guest address of a page whose accesses need no further look. What is false here is found out, and faults,
+    /// <summary>Host address in a page whose accesses need no further look. What is false here is found out, and faults,
     /// access by access.</summary>
-    public bool TryWindow(ulong linear, bool write, out ulong addend)
+    public bool TryWindow(ulong linear, bool write, out ulong address)
     {
-        addend = 0;
+        address = 0;
         if (TryRefill(CurrentSet, linear, write, out byte* refilled))
         {
-            addend = (ulong)refilled - linear;
+            address = (ulong)refilled;
             return true;
         }
         if (_vcpu.WatchesData || IsLong && !IsCanonical(linear) ||
@@ -348,7 +348,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
                 *((byte*)region.DirtyLog + ((physical - region.Start) >> 12)) = 1;
         }
         Remember(CurrentSet, linear, hostPage, write, region, t);
-        addend = (ulong)host - linear;
+        address = (ulong)host;
         return true;
     }
 

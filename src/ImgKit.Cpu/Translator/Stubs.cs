@@ -32,6 +32,9 @@ internal enum ExitReason
 
     /// <summary>RIP is set: go on in a careful block.</summary>
     Careful = 9,
+
+    /// <summary>As <see cref="Chain"/>, from the end of a loop to its head.</summary>
+    ChainLoop = 10,
 }
 
 /// <summary>The fixed pieces of generated code: entry, exits, calls of C# helpers, the signal handler.</summary>
@@ -60,6 +63,7 @@ internal sealed unsafe class Stubs
         EnterAgain = EmitEnter(false);
         Chain = EmitDataExit(ExitReason.Chain, false);
         ChainCareful = EmitDataExit(ExitReason.ChainCareful, false);
+        ChainLoop = EmitDataExit(ExitReason.ChainLoop, false);
         Goto = EmitDataExit(ExitReason.Lookup, true);
         Poll = EmitDataExit(ExitReason.Poll, true);
         StepDone = EmitDataExit(ExitReason.Step, true);
@@ -95,6 +99,9 @@ internal sealed unsafe class Stubs
     /// <summary>The same for a jump to a block that looks at each access by itself.</summary>
     public byte* ChainCareful { get; }
 
+    /// <summary>The same for a loop's jump to its head; behind the data of a chain, how often it comes here.</summary>
+    public byte* ChainLoop { get; }
+
     /// <summary>Called; the data behind the call is the RIP to look up.</summary>
     public byte* Goto { get; }
 
@@ -125,7 +132,7 @@ internal sealed unsafe class Stubs
 
     public const int SiteBits = 24;
 
-    /// <summary>Called with a site in ECX, linear address of a window in RBP: gives host minus guest address in RBP.</summary>
+    /// <summary>Called with a site in ECX, linear address of a window in RBP: gives its host address in RBP, 0 in RCX.</summary>
     public nint[] SlowWindow { get; }
 
     /// <summary>Likewise, with the offset in the segment that failed its check in RBP.</summary>
@@ -435,10 +442,7 @@ internal sealed unsafe class Stubs
         {
             _e.GsIndexed(0x89, Host.Rax, Host.Rbx, true, Layout.TlbTag(set, write), true);
         }
-        if (window)
-            _e.MovRr(Host.Rbp, Host.Rdx);
-        else
-            _e.Lea(Host.Rbp, Host.Rbp, Host.Rdx, 0, 0, true);
+        _e.Lea(Host.Rbp, Host.Rbp, Host.Rdx, 0, 0, true);
         RestoreSpilled();
         _e.Byte(0xB9);
         _e.Int32(0);

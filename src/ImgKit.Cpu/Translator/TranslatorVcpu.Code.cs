@@ -180,7 +180,7 @@ public sealed unsafe partial class TranslatorVcpu
             if ((long)second == block.SecondPage)
                 return block;
         }
-        return Translate(rip, linear, page, false);
+        return Translate(rip, linear, page, BlockKind.Normal, false);
     }
 
     /// <summary>Code for the present RIP that looks at each access by itself.</summary>
@@ -195,8 +195,33 @@ public sealed unsafe partial class TranslatorVcpu
         }
         if (page == null)
             return LookUpCode();
-        var block = FindPage((ulong)page)?.Find(rip, _mode.Key | BlockTranslator.CarefulKey) ?? Translate(rip, linear, page, true);
+        var block = FindPage((ulong)page)?.Find(rip, _mode.Key | BlockTranslator.CarefulKey) ?? Translate(rip, linear, page, BlockKind.Normal, true);
         return block == null ? null : block.Code;
+    }
+
+    /// <summary>The jump from a loop's end to its head: after some rounds the block is translated anew, with several rounds in it.</summary>
+    private byte* LinkLoop(byte* data)
+    {
+        byte* fix = data - *(int*)data;
+        int* rounds = (int*)(data + 12);
+        _c->Rip = *(ulong*)(data + 4);
+        long flushes = CacheFlushes;
+        var block = FindBlock(out _);
+        if (block == null)
+            return null;
+        if (block.SecondPage >= 0 || block.Uncached || --*rounds > 0)
+            return block.Code;
+        if (!block.IsLoop)
+        {
+            Retire(block, _pages[block.PhysicalPage]);
+            _pages[block.PhysicalPage].Remove([block]);
+            block = Translate(block.Rip, block.Rip + _c->Cs.Base, (byte*)block.PhysicalPage, BlockKind.Loop, false);
+            if (block == null)
+                return null;
+        }
+        if (flushes == CacheFlushes)
+            Emitter.Fix(fix, block.Code);
+        return block.Code;
     }
 
     private byte* LinkCareful(byte* data)
@@ -216,7 +241,7 @@ public sealed unsafe partial class TranslatorVcpu
         Exceptions.Deliver(_c, Memory, vector, code);
     }
 
-    private Block? Translate(ulong rip, ulong linear, byte* page, bool careful)
+    private Block? Translate(ulong rip, ulong linear, byte* page, BlockKind kind, bool careful)
     {
         if (_translator.IsFull)
             ForgetAllCode();
@@ -225,7 +250,7 @@ public sealed unsafe partial class TranslatorVcpu
         int available = 4096 - offset;
         if (!_mode.Is64)
             available = (int)Math.Min((ulong)available, (ulong)_c->Cs.Limit - rip + 1);
-        var block = _translator.Translate(rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, false, careful);
+        var block = _translator.Translate(rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, kind, careful);
         if (block == null)
         {
             // The instruction goes on in the next page.
@@ -248,7 +273,7 @@ public sealed unsafe partial class TranslatorVcpu
                 new ReadOnlySpan<byte>(second, 16).CopyTo(new Span<byte>(bytes + available, 16));
             else
                 ReadDevice(physical & ~0xFFFUL, bytes + available);
-            block = _translator.Translate(rip, _mode, _slotIndex, bytes, available + 16, (ulong)page, offset, true, careful);
+            block = _translator.Translate(rip, _mode, _slotIndex, bytes, available + 16, (ulong)page, offset, BlockKind.Alone, careful);
             if (block == null)
             {
                 FetchFault(13, 0);
@@ -279,7 +304,7 @@ public sealed unsafe partial class TranslatorVcpu
             ForgetAllCode();
         byte* bytes = stackalloc byte[16];
         ReadDevice(physical, bytes);
-        var block = _translator.Translate(rip, _mode, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF), true, false);
+        var block = _translator.Translate(rip, _mode, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF), BlockKind.Alone, false);
         if (block == null)
             FetchFault(13, 0);
         else
@@ -370,24 +395,11 @@ public sealed unsafe partial class TranslatorVcpu
             return;
         foreach (var block in hit)
         {
-            Redirect(block, block.Retired);
-            if (_modeSlots.TryGetValue(block.ModeKey, out int slot))
-            {
-                byte** entry = JumpEntry(slot, JumpIndex(block.Rip));
-                if (*entry == block.CheckedEntry)
-                    *entry = CodeArena.Stubs.LookupRbp;
-            }
-            var key = (block.Rip, block.ModeKey);
             if (_pages.TryGetValue(block.PhysicalPage, out var first))
             {
                 if (first != known)
                     first.Remove([block]);
-                if (!first.Retired.TryGetValue(key, out var list))
-                    first.Retired.Add(key, list = []);
-                // What was retired long ago goes on by way of what replaced it.
-                if (list.Count == MaxRetired)
-                    list.RemoveAt(0);
-                list.Add(block);
+                Retire(block, first);
             }
             if (block.SecondPage > 0 && _pages.TryGetValue((ulong)block.SecondPage, out var second))
                 second.Crossing.Remove(block);
@@ -399,6 +411,25 @@ public sealed unsafe partial class TranslatorVcpu
         if (!known.All().Any())
             _engine.CodePages.Clear(page, Index);
         _c->PendingStore |= 2;
+    }
+
+    /// <summary>Sends a block's entry to its retired end, until the same is translated again.</summary>
+    private void Retire(Block block, CodePage page)
+    {
+        Redirect(block, block.Retired);
+        if (_modeSlots.TryGetValue(block.ModeKey, out int slot))
+        {
+            byte** entry = JumpEntry(slot, JumpIndex(block.Rip));
+            if (*entry == block.CheckedEntry)
+                *entry = CodeArena.Stubs.LookupRbp;
+        }
+        var key = (block.Rip, block.ModeKey);
+        if (!page.Retired.TryGetValue(key, out var list))
+            page.Retired.Add(key, list = []);
+        // What was retired long ago goes on by way of what replaced it.
+        if (list.Count == MaxRetired)
+            list.RemoveAt(0);
+        list.Add(block);
     }
 
     /// <summary>Empties the code cache.</summary>

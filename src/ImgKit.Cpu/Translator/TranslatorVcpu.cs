@@ -302,6 +302,11 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                     if (code != null && _c->KeepRunning != 0)
                         continue;
                     break;
+                case ExitReason.ChainLoop:
+                    code = LinkLoop((byte*)_c->ExitArgument);
+                    if (code != null && _c->KeepRunning != 0)
+                        continue;
+                    break;
                 case ExitReason.ChainCareful:
                     code = LinkCareful((byte*)_c->ExitArgument);
                     if (code != null && _c->KeepRunning != 0)

@@ -66,11 +66,94 @@ public sealed class WindowTests
         a.hlt();
     }
 
-    private static unsafe (ulong[] Registers, ulong Flags, ulong Sum) Run(int seed, bool alone, bool mmio)
+    /// <summary>A loop of some dozens of rounds: accesses through a base and an index that advance, ways out of its middle.</summary>
+    private static void WriteLoop(Assembler a, Random random)
+    {
+        AssemblerRegister64[] bases = [rbx, rsi, r12, r15], indices = [rcx, r9, r13];
+        var head = a.CreateLabel();
+        var done = a.CreateLabel();
+        int way = random.Next(3), body = random.Next(2, 9);
+        foreach (var index in indices)
+            a.mov(index, (long)random.Next(16));
+        a.mov(r11, (long)random.Next(2, 70));
+        a.Label(ref head);
+        if (way == 2)
+        {
+            a.dec(r11);
+            a.je(done);
+        }
+        for (int i = 0; i < body; i++)
+        {
+            var register = bases[random.Next(bases.Length)];
+            int displacement = random.Next(-3, 4) * 8;
+            var at = random.Next(2) == 0
+                ? register + indices[random.Next(indices.Length)] * (1 << random.Next(4)) + displacement
+                : register + displacement;
+            switch (random.Next(12))
+            {
+                case 0 or 1:
+                    a.add(rdx, __qword_ptr[at]);
+                    break;
+                case 2:
+                    a.adc(r14, __qword_ptr[at]);
+                    break;
+                case 3 or 4:
+                    a.mov(__qword_ptr[at], rdx);
+                    break;
+                case 5:
+                    a.add(__byte_ptr[at], 0x47);
+                    break;
+                case 6:
+                    a.mov(__byte_ptr[at], dl);
+                    break;
+                case 7:
+                    a.movzx(eax, __word_ptr[at]);
+                    break;
+                case 8:
+                    a.cmp(__byte_ptr[at], random.Next(256));
+                    a.je(done);
+                    break;
+                case 9:
+                    a.add(bases[random.Next(bases.Length)], 8 * random.Next(-1, 3));
+                    break;
+                case 10:
+                    a.inc(indices[random.Next(indices.Length)]);
+                    break;
+                default:
+                    a.push(rdx);
+                    a.pop(rdi);
+                    break;
+            }
+        }
+        if (way == 0)
+        {
+            a.dec(r11);
+            a.jne(head);
+        }
+        else if (way == 1)
+        {
+            a.sub(r11, 1);
+            a.ja(head);
+        }
+        else
+        {
+            a.jmp(head);
+        }
+        a.Label(ref done);
+        a.hlt();
+    }
+
+    private static unsafe (ulong[] Registers, ulong Flags, ulong Sum) Run(int seed, bool alone, bool mmio, bool loop)
     {
         using var board = new Board(4 << 20);
         var random = new Random(seed);
-        var s = ProgramTests.Prepare64(board, a => Write(a, random));
+        var s = ProgramTests.Prepare64(board, a =>
+        {
+            if (loop)
+                WriteLoop(a, random);
+            else
+                Write(a, random);
+        });
         // Two pages that follow each other, at physical addresses that do not; perhaps the second is a device's, or has code on it.
         ulong* tables = (ulong*)(board.Ram + 0x10000);
         ulong* leaf = (ulong*)(board.Ram + 0x20000);
@@ -100,14 +183,16 @@ public sealed class WindowTests
     }
 
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public void Accesses_near_one_base_give_what_single_steps_give(bool mmio)
+    [InlineData(false, false)]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    [InlineData(true, true)]
+    public void Accesses_near_one_base_give_what_single_steps_give(bool mmio, bool loop)
     {
-        for (int seed = 0; seed < 60; seed++)
+        for (int seed = 0; seed < (loop ? 120 : 60); seed++)
         {
-            var together = Run(seed, false, mmio);
-            var alone = Run(seed, true, mmio);
+            var together = Run(seed, false, mmio, loop);
+            var alone = Run(seed, true, mmio, loop);
             for (int i = 0; i < 16; i++)
                 Assert.True(together.Registers[i] == alone.Registers[i], $"seed {seed}, register {i}");
             Assert.Equal((seed, alone.Flags, alone.Sum), (seed, together.Flags, together.Sum));
