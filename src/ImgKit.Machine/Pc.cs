@@ -25,6 +25,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
     private readonly Pit? _pit;
     private readonly IoApic? _ioApic;
     private readonly I440Fx? _host;
+    private readonly FpuErrorLatch? _fpuErrors;
     private readonly Piix3? _isaBridge;
     private readonly Piix4Pm? _pm;
     private readonly Rtc _rtc;
@@ -111,7 +112,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         }
         for (int i = 0; i < options.Processors; i++)
         {
-            var bus = new VcpuBus(Services);
+            var bus = new VcpuBus(Services) { FpuError = () => _fpuErrors?.Raise() };
             var thread = _vcpus.Add(Engine.CreateVcpu(i, bus));
             if (_apicBus != null)
                 bus.Apic = Add(_apicBus.Add(Services, thread));
@@ -133,6 +134,11 @@ public sealed partial class Pc : IMachineControl, IDisposable
 
         var a20 = Add(new A20Gate(Services, Engine.SetA20));
         Keyboard = Add(new I8042(Services, a20));
+        _fpuErrors = Add(new FpuErrorLatch(Services, Services.IsaLine(13), () =>
+        {
+            foreach (var t in _vcpus.Threads)
+                t.Cpu.IgnoreFpuErrors();
+        }));
         _rtc = Add(new Rtc(Services, Services.IsaLine(8), options.Date));
         Dma = Add(new Dma8237(Services));
         if (_pit != null && options.HasHpet)

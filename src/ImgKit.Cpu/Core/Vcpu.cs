@@ -57,6 +57,12 @@ public interface IVcpuBus
     /// <summary>The time-stamp counter now (guest ticks, before IA32_TSC_ADJUST).</summary>
     ulong ReadTimeStampCounter(Vcpu cpu);
 
+    /// <summary>A numeric error that CR0.NE keeps from being an exception: FERR# goes to the interrupt controllers. Called each time the
+    /// processor stops for it.</summary>
+    void RaiseFpuError(Vcpu cpu)
+    {
+    }
+
     /// <summary>Does work while the machine's lock is held (it may be held already by this thread): hand-over of collected writes, which
     /// must keep their order.</summary>
     void UnderLock(Action work)
@@ -102,6 +108,12 @@ public abstract class Vcpu : IDisposable
 
     /// <summary>Edge of SMI.</summary>
     public abstract void RaiseSmi();
+
+    /// <summary>IGNNE#: the CPU goes on after the numeric error it has reported (<see cref="IVcpuBus.RaiseFpuError"/>) until the program has cleared it.
+    /// Does nothing where the engine reports such errors as exceptions.</summary>
+    public virtual void IgnoreFpuErrors()
+    {
+    }
 
     /// <summary>INIT: the CPU resets its core and, unless it is the bootstrap processor, waits for start-up.</summary>
     public abstract void RaiseInit();

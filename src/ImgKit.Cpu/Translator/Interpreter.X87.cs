@@ -41,11 +41,14 @@ internal sealed unsafe partial class Interpreter
                 InstructionPointer = OperandPointer = 0;
                 cpu.X87Selectors = default;
                 break;
-            case Mnemonic.Fldenv:
-                LoadEnvironment(false);
-                break;
-            case Mnemonic.Frstor:
-                LoadEnvironment(true);
+            case Mnemonic.Fldenv or Mnemonic.Frstor:
+                Materialise();
+                if (!cpu.PassNumericError())
+                {
+                    Faulted = true;
+                    return true;
+                }
+                LoadEnvironment(_i.Mnemonic == Mnemonic.Frstor);
                 break;
             default:
                 return false;
@@ -126,8 +129,6 @@ internal sealed unsafe partial class Interpreter
 
     private void LoadEnvironment(bool registers)
     {
-        if ((StatusWord & Summary & 0xFF) != 0 && (*StateComponents & 1) != 0)
-            throw new GuestFault(16);
         bool small = IsSmallImage, paragraphs = Mode.IsParagraph(_c);
         int environment = small ? 14 : 28, field = small ? 2 : 4, size = environment + (registers ? 8 * RegisterSize : 0);
         ulong linear = OperandAddress(size, false);

@@ -24,7 +24,8 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
         if (ExecuteControl() || ExecuteString())
             return;
         ExecuteSystem();
-        _c->Rip = next;
+        if (!Faulted)
+            _c->Rip = next;
     }
 
     // ---- operands ----

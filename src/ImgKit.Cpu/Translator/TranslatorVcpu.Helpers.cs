@@ -273,9 +273,11 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>A data access or port access hit these breakpoints.</summary>
     internal void NoteBreakpoint(ulong bits) => _matched |= bits;
 
-    private void AfterStep(bool shadow, bool trap)
+    private void AfterStep(bool trap)
     {
-        _ = shadow;
+        if (_ignoresErrors && !_retries)
+            AfterIgnoredError();
+        _retries = false;
         if (_faulted)
             return;
         if (!_keepResumeFlag)

@@ -149,6 +149,8 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         _c->Shutdown = 0;
         _nmi = _smi = _init = 0;
         _startup = -1;
+        _ignoresErrors = false;
+        _heldErrors = 0;
         Memory.FlushTlb(true);
         Memory.ModeChanged();
     }
@@ -174,6 +176,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     /// <inheritdoc/>
     public override void GetState(CpuState state)
     {
+        AfterIgnoredError();
         ResolvePointers();
         StateTransfer.ToState(_c, Memory, state);
     }
@@ -211,6 +214,8 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         }
         if (_hasInvalidations != 0)
             DrainInvalidations();
+        if (_ignoreRequested != 0)
+            TakeIgnoreRequest();
         if (_a20 >= 0)
         {
             _c->A20Mask = Interlocked.Exchange(ref _a20, -1) != 0 ? ulong.MaxValue : ~(1UL << 20);
@@ -274,7 +279,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         bool shadow = _c->InterruptShadow != 0;
         bool trap = (_c->Rflags & 1 << 8) != 0;
         bool breakpoints = DebugRegisters.AnyEnabled(_c);
-        bool step = shadow || trap || breakpoints || Trace != null;
+        bool step = shadow || trap || breakpoints || _ignoresErrors || Trace != null;
         // Nothing looks at RF then, and the first instruction would clear it.
         if (!breakpoints)
             _c->Rflags &= ~(1UL << 16);
@@ -353,7 +358,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         if (_failure.Length != 0)
             return VcpuExit.InternalError;
         if (step)
-            AfterStep(shadow, trap);
+            AfterStep(trap);
         return null;
     }
 
@@ -401,7 +406,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                 Exceptions.Deliver(_c, Memory, 13, 0);
                 break;
             case floatingPoint:
-                Exceptions.Deliver(_c, Memory, 16, null);
+                OnNumericError();
                 break;
             case alignment:
                 Exceptions.Deliver(_c, Memory, 17, 0);

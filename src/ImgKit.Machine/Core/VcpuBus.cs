@@ -14,6 +14,8 @@ internal sealed class VcpuBus(MachineServices services) : IVcpuBus
 
     internal Action<byte>? Ended { get; set; }
 
+    internal Action? FpuError { get; set; }
+
     public uint PortRead(ushort port, int size)
     {
         lock (services.Lock)
@@ -94,6 +96,12 @@ internal sealed class VcpuBus(MachineServices services) : IVcpuBus
     {
         lock (services.Lock)
             Ended?.Invoke(vector);
+    }
+
+    public void RaiseFpuError(Vcpu cpu)
+    {
+        lock (services.Lock)
+            FpuError?.Invoke();
     }
 
     public void UnderLock(Action work)

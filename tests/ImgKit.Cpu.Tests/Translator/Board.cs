@@ -47,11 +47,27 @@ internal sealed unsafe class Board : IVcpuBus, IDisposable
     {
         if (port == 0x3F8)
             _output.Append((char)value);
+        if (port == 0xF0)
+            Cpu.IgnoreFpuErrors();
         if (port == ExitPort)
         {
             ExitValue = value;
             Cpu.Kick();
         }
+    }
+
+    /// <summary>Vector of the interrupt that a numeric error raises; -1: none.</summary>
+    public int FpuErrorVector { get; set; } = -1;
+
+    public int FpuErrors { get; private set; }
+
+    public void RaiseFpuError(Vcpu cpu)
+    {
+        FpuErrors++;
+        if (FpuErrorVector < 0)
+            return;
+        PendingVector = FpuErrorVector;
+        cpu.SetInterruptLine(true);
     }
 
     public ulong MmioRead(ulong physicalAddress, int size) => physicalAddress & 0xFF;

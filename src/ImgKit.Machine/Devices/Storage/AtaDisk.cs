@@ -35,7 +35,8 @@ public sealed partial class AtaDisk : IdeUnit
 
     private const byte Heads = 16, SectorsPerTrack = 63;
 
-    private int Cylinders => (int)Math.Min(16383, Sectors / (Heads * SectorsPerTrack));
+    // Firmware does not read from a disk without cylinders; the peer gives the smallest ones two.
+    private int Cylinders => (int)Math.Clamp(Sectors / (Heads * SectorsPerTrack), 2, 16383);
 
     /// <inheritdoc/>
     protected override void PutSignature()
