@@ -6,6 +6,7 @@ using ImgKit.Machine.Devices.Input;
 using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Serial;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Storage.Flash;
 using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Firmware;
 using ImgKit.Machine.Pci;
@@ -30,13 +31,14 @@ public sealed partial class Pc : IMachineControl, IDisposable
     private readonly Piix4Pm? _pm;
     private readonly Rtc _rtc;
     private readonly KernelLoader? _kernel;
+    private readonly List<ParallelFlash> _flash = [];
 
     /// <summary>Makes a machine that stands still. Throws <see cref="MachineException"/>, or what the engine throws.</summary>
     public Pc(PcOptions options)
     {
         if (options.MemorySize < 1 << 20 || options.MemorySize % 4096 != 0)
             throw new MachineException("memory size must be at least 1 MiB and a multiple of 4096");
-        if (options.Firmware == null && options.Kernel == null)
+        if (options is { Firmware: null, Kernel: null } && options.Flash[0] == null)
             throw new MachineException("no firmware and no kernel: nothing to run");
         _options = options;
         _vcpus = new VcpuGroup { TripleFault = OnTripleFault, Failed = OnEngineFailure, Debugged = OnDebug };
@@ -78,6 +80,12 @@ public sealed partial class Pc : IMachineControl, IDisposable
             _rom = MemoryMapping.Anonymous((nuint)options.Firmware.Length);
             space.Add(AddressSpace.ChipsetPriority, (1UL << 32) - (ulong)options.Firmware.Length, (ulong)options.Firmware.Length,
                 _rom.Address, MemoryKind.Rom);
+        }
+        ulong flashEnd = 1UL << 32;
+        foreach (var drive in options.Flash.OfType<Drive>())
+        {
+            _flash.Add(Add(new ParallelFlash(Services, drive, flashEnd)));
+            flashEnd = _flash[^1].Start;
         }
         // The VGA window is not memory, whatever RAM lies behind it.
         space.Add(AddressSpace.PciPriority, 0xA0000, 0x20000, 0, MemoryKind.Ram);
@@ -149,7 +157,8 @@ public sealed partial class Pc : IMachineControl, IDisposable
             }));
         AddPorts();
 
-        nint romLow = _rom == null ? 0 : _rom.Address + Math.Max(0, options.Firmware!.Length - 0x20000);
+        var (firmware, firmwareLength) = _flash.Count > 0 ? (_flash[0].Host, (long)_flash[0].Length) : _rom != null ? (_rom.Address, options.Firmware!.Length) : (0, 0);
+        nint romLow = firmware == 0 ? 0 : firmware + (nint)Math.Max(0, firmwareLength - 0x20000);
         if (options.HasPci)
         {
             _isaBridge = new Piix3(Services, gsi);

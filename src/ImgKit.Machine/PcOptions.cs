@@ -34,8 +34,11 @@ public sealed class PcOptions
     /// <summary>The HPET.</summary>
     public bool HasHpet { get; init; } = true;
 
-    /// <summary>Firmware: the whole ROM that ends at 4 GiB; null only with <see cref="Kernel"/>.</summary>
+    /// <summary>Firmware: the whole ROM that ends at 4 GiB; null only with <see cref="Kernel"/> or <see cref="Flash"/>.</summary>
     public byte[]? Firmware { get; init; }
+
+    /// <summary>Drives that are flash memory: the first ends at 4 GiB and has the firmware, the second lies before it. Not with <see cref="Firmware"/>.</summary>
+    public Drive?[] Flash { get; } = new Drive?[2];
 
     /// <summary>Files for fw_cfg, such as <c>vgaroms/vgabios.bin</c>.</summary>
     public Dictionary<string, byte[]> FirmwareFiles { get; } = [];

@@ -39,6 +39,10 @@ internal sealed class MachineBuilder : IDisposable
         var s = _settings;
         if (s.Machine == "isapc" && s.Memory > 3UL << 30)
             throw new MachineException("isapc has at most 3 GiB of RAM");
+        if (HasFlash && s.Machine == "isapc")
+            throw new MachineException("machine type does not support if=pflash,bus=0,unit=0");
+        if (HasFlash && (s.Firmware != null || s.Kernel != null))
+            throw new MachineException($"pflash and {(s.Firmware != null ? "-bios" : "-kernel")} exclude each other");
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
         var engines = new EngineChooser(s, Topology());
@@ -47,7 +51,7 @@ internal sealed class MachineBuilder : IDisposable
             _chars.AddNamed(OptionList.Parse(text, "backend"));
 
         var kernel = s.Kernel == null ? null : new BootFile(s.Kernel, "could not load kernel");
-        byte[]? firmware = kernel == null || MultibootKernel.IsMultiboot(kernel) ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
+        byte[]? firmware = HasFlash ? null : kernel == null || MultibootKernel.IsMultiboot(kernel) ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
         var options = new PcOptions
         {
             MachineLock = _lock,
@@ -55,7 +59,7 @@ internal sealed class MachineBuilder : IDisposable
             MemorySize = s.Memory,
             Processors = s.Processors,
             // Nothing but the firmware sets up system-management mode.
-            Engine = (map, inSmm) => engines.Make(map, firmware != null && s.Smm ? inSmm : null),
+            Engine = (map, inSmm) => engines.Make(map, (firmware != null || HasFlash) && s.Smm ? inSmm : null),
             HasPci = s.Machine == "pc",
             HasAcpi = s.Acpi && s.Machine == "pc",
             HasUsb = s.Usb,
@@ -95,6 +99,10 @@ internal sealed class MachineBuilder : IDisposable
                 options.IdeDrives[p.Index] = p.Drive;
             else if (p.Interface == DriveInterface.Floppy)
                 options.Floppies[p.Index] = p.Drive;
+            else if (p.Interface == DriveInterface.Pflash)
+                options.Flash[p.Index] = p.Drive;
+        if (HasFlash && options.Flash[0] == null)
+            throw new MachineException("pflash1 requires pflash0");
         for (int i = 0; i < 2; i++)
         {
             options.FloppyKinds[i] = _drives.GlobalFloppyKind(i);
@@ -127,6 +135,9 @@ internal sealed class MachineBuilder : IDisposable
         _pc.CharDeviceNames = () => _chars.All.Select(c => c.Description);
         return _pc;
     }
+
+    // Firmware comes from flash memory.
+    private bool HasFlash => _settings.Drives.Exists(d => d.Values.Exists(v => v is { Key: "if", Value: "pflash" }));
 
     private CpuTopology Topology()
     {
@@ -322,7 +333,7 @@ internal sealed class MachineBuilder : IDisposable
             return;
         if (!drives.IsReplaced(p.Drive))
             _pc!.AddDrive(p.Drive);
-        if (p.Interface == DriveInterface.None)
+        if (p.Interface is DriveInterface.None or DriveInterface.Pflash)
             return;
         var values = new Dictionary<string, string> { ["drive"] = p.Drive.Name };
         string type = "virtio-blk-pci";

@@ -20,6 +20,9 @@ public enum DriveInterface
 
     /// <summary>None: a -device names it.</summary>
     None,
+
+    /// <summary>Flash memory with the firmware (unit 0), and what it keeps (unit 1).</summary>
+    Pflash,
 }
 
 /// <summary>A drive as <c>-drive</c> describes it, before anything is opened.</summary>
@@ -121,7 +124,8 @@ internal sealed class DriveDescription
                     "scsi" => DriveInterface.Scsi,
                     "virtio" => DriveInterface.Virtio,
                     "none" => DriveInterface.None,
-                    "pflash" or "mtd" or "sd" or "xen" => throw new MachineException($"machine type does not support if={value},bus=0,unit=0"),
+                    "pflash" => DriveInterface.Pflash,
+                    "mtd" or "sd" or "xen" => throw new MachineException($"machine type does not support if={value},bus=0,unit=0"),
                     _ => throw new MachineException($"unsupported bus type '{value}'"),
                 };
                 break;
@@ -239,8 +243,8 @@ internal sealed class DriveDescription
                 throw new MachineException($"unit {_unit} too big (max is {most - 1})");
             Index = Math.Max(0, _bus) * Math.Max(1, most) + Math.Max(0, _unit);
         }
-        if (Index >= (Interface switch { DriveInterface.Ide => 4, DriveInterface.Floppy => 2, DriveInterface.Scsi => 28, _ => int.MaxValue }))
-            throw new MachineException($"machine type does not support if={Interface.ToString().ToLowerInvariant()},bus={Index / most},unit={Index % most}");
+        if (Index >= (Interface switch { DriveInterface.Ide => 4, DriveInterface.Floppy or DriveInterface.Pflash => 2, DriveInterface.Scsi => 28, _ => int.MaxValue }))
+            throw new MachineException($"machine type does not support if={Interface.ToString().ToLowerInvariant()},bus={(most == 0 ? 0 : Index / most)},unit={(most == 0 ? Index : Index % most)}");
     }
 
     private static int Number(string key, string value) =>

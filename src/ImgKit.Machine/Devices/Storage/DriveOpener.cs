@@ -38,6 +38,7 @@ public sealed class DriveOpener(ImageOpener opener)
             DriveInterface.Floppy => $"floppy{index}",
             DriveInterface.Scsi => $"scsi{index / 7}-{type}{index % 7}",
             DriveInterface.Virtio => $"virtio{index}",
+            DriveInterface.Pflash => $"pflash{index}",
             _ => $"none{index}",
         };
         BlockDevice? device = null;
@@ -100,6 +101,8 @@ public sealed class DriveOpener(ImageOpener opener)
             throw new MachineException($"machine type does not support if=ide,bus={index / 2},unit={index % 2}");
         if (kind == DriveInterface.Floppy && index > 1)
             throw new MachineException("machine type does not support if=floppy,bus=1,unit=0");
+        if (kind == DriveInterface.Pflash && index > 1)
+            throw new MachineException($"machine type does not support if=pflash,bus=0,unit={index}");
         return index;
     }
 
