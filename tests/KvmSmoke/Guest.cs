@@ -11,6 +11,8 @@ internal sealed unsafe class Guest : IDisposable
     public const int RamSize = 4 << 20;
 
     private readonly List<Vcpu> _vcpus = [];
+    private readonly List<Thread> _threads = [];
+    private readonly List<Timer> _timers = [];
 
     public Guest(Func<PhysicalMemoryMap, CpuEngine> create, nint dirtyLog = 0)
     {
@@ -98,6 +100,26 @@ internal sealed unsafe class Guest : IDisposable
     /// <summary>Sets an entry of the real-mode interrupt table.</summary>
     public void Vector(int vector, int address) => ((uint*)Ram)[vector] = (uint)address;
 
+    /// <summary>Does something in a while, on a thread of its own that the guest does not go without.</summary>
+    public void After(int milliseconds, Action action)
+    {
+        var thread = new Thread(() =>
+        {
+            Thread.Sleep(milliseconds);
+            action();
+        });
+        _threads.Add(thread);
+        thread.Start();
+    }
+
+    /// <summary>Does something again and again, while the guest is there.</summary>
+    public Timer Every(int first, int period, Action action)
+    {
+        var timer = new Timer(_ => action(), null, first, period);
+        _timers.Add(timer);
+        return timer;
+    }
+
     public static void Change(Vcpu cpu, Action<CpuState> change)
     {
         var state = new CpuState();
@@ -108,6 +130,14 @@ internal sealed unsafe class Guest : IDisposable
 
     public void Dispose()
     {
+        foreach (var thread in _threads)
+            thread.Join();
+        foreach (var timer in _timers)
+        {
+            using var over = new ManualResetEvent(false);
+            if (timer.Dispose(over))
+                over.WaitOne();
+        }
         foreach (var cpu in _vcpus)
             cpu.Dispose();
         Engine.Dispose();

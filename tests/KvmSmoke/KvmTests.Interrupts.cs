@@ -32,12 +32,11 @@ internal sealed unsafe partial class KvmTests
         {
             if (port == 0x80 && value == 1)
             {
-                new Thread(() =>
+                g.After(20, () =>
                 {
-                    Thread.Sleep(20);
                     g.Engine.SetInterruptLine(4, true);
                     g.Engine.SetInterruptLine(4, false);
-                }).Start();
+                });
             }
         };
         RunToEnd(g, cpu);
@@ -124,7 +123,7 @@ internal sealed unsafe partial class KvmTests
                 ap.Run();
         });
         thread.Start();
-        using var nudge = new Timer(_ => bsp.RaiseNmi(), null, 300, 300);
+        g.Every(300, 300, bsp.RaiseNmi);
         g.Vector(2, 0x1A00);
         g.Load(16, 0x1A00, a => a.iret());
         RunToEnd(g, bsp);
@@ -156,13 +155,7 @@ internal sealed unsafe partial class KvmTests
         g.Bus.OnPortWrite = (port, value, _) =>
         {
             if (port == 0x80 && value == 1)
-            {
-                new Thread(() =>
-                {
-                    Thread.Sleep(20);
-                    g.Bus.Interrupt(cpu, 0x28);
-                }).Start();
-            }
+                g.After(20, () => g.Bus.Interrupt(cpu, 0x28));
         };
         RunToEnd(g, cpu);
         Check.Sequence([1u, 0x28u, 0xFFu], g.Bus.PortWrites.Select(w => w.Value), "order");
@@ -199,7 +192,7 @@ internal sealed unsafe partial class KvmTests
     {
         g.Vector(2, 0x1A00);
         g.Load(16, 0x1A00, a => a.iret());
-        using var nudge = new Timer(_ => cpu.RaiseNmi(), null, 300, 300);
+        g.Every(300, 300, cpu.RaiseNmi);
         RunToEnd(g, cpu);
     }
 
@@ -360,7 +353,7 @@ internal sealed unsafe partial class KvmTests
             a.jmp(loop);
         });
         long start = 0;
-        using var kick = new Timer(_ => cpu.Kick());
+        var kick = g.Every(Timeout.Infinite, Timeout.Infinite, cpu.Kick);
         g.Bus.OnPortWrite = (port, value, _) =>
         {
             if (port != 0x80)

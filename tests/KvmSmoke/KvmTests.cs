@@ -53,7 +53,7 @@ internal sealed unsafe partial class KvmTests
     }
 
     /// <summary>Runs until the guest writes 0xFF to port 0x80 (kernel controllers: HLT never shows).</summary>
-    private static void RunToEnd(Guest g, Vcpu cpu, double seconds = 60)
+    private static void RunToEnd(Guest g, Vcpu cpu, int seconds = 60)
     {
         var previous = g.Bus.OnPortWrite;
         bool done = false;
@@ -66,8 +66,9 @@ internal sealed unsafe partial class KvmTests
                 cpu.Kick();
             }
         };
-        using var watchdog = new Timer(_ => cpu.Kick(), null, TimeSpan.FromSeconds(seconds), Timeout.InfiniteTimeSpan);
+        var watchdog = g.Every(seconds * 1000, Timeout.Infinite, cpu.Kick);
         Expect(VcpuExit.Kicked, cpu);
+        watchdog.Change(Timeout.Infinite, Timeout.Infinite);
         g.Bus.OnPortWrite = previous;
         Check.True(done, "the guest did not come to its end");
     }
