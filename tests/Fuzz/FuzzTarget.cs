@@ -29,5 +29,6 @@ internal static class FuzzTargets
         Targets.DeviceTarget.Scsi,
         Targets.DeviceTarget.Virtio,
         Targets.DeviceTarget.FirmwareConfig,
+        new Targets.TranslatorTarget(),
     ];
 }

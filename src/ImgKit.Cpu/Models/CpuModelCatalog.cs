@@ -110,7 +110,7 @@ public static class CpuModelCatalog
         new()
         {
             Name = "n270", Vendor = Intel, Family = 6, Model = 28, Stepping = 2, Level = 10, ExtendedLevel = 0x80000008,
-            Flags = PentiumPro + " clflush mtrr vme acpi ss sse3 ssse3 movbe nx lahf-lm",
+            Flags = PentiumPro + " clflush mtrr mca vme acpi ss sse3 ssse3 movbe nx lahf-lm",
             Brand = "Intel(R) Atom(TM) CPU N270   @ 1.60GHz",
         },
         new() { Name = "pentium", Vendor = Intel, Family = 5, Model = 4, Stepping = 3, Level = 1, Flags = Pentium },

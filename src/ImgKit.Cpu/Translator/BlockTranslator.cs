@@ -292,14 +292,15 @@ internal sealed unsafe partial class BlockTranslator
         for (int i = count - 1; i >= 0; i--)
         {
             ref var instruction = ref _instructions[i];
-            if (instruction.FlowControl != FlowControl.Next || IsInterpreted(instruction))
+            // A divide error finds the flags from before.
+            if (instruction.FlowControl != FlowControl.Next || instruction.Mnemonic is Mnemonic.Div or Mnemonic.Idiv || IsInterpreted(instruction))
             {
                 live = all;
             }
             else
             {
                 if (!KeepsFlagsAtTimes(instruction))
-                    live &= ~instruction.RflagsModified;
+                    live &= ~(KeepsUndefinedFlags(instruction) ? instruction.RflagsModified & ~instruction.RflagsUndefined : instruction.RflagsModified);
                 live |= instruction.RflagsRead & all;
             }
             _flagsLive[i] = (live & all) != 0;
@@ -310,6 +311,10 @@ internal sealed unsafe partial class BlockTranslator
     private static bool KeepsFlagsAtTimes(in Instruction instruction) => instruction.Mnemonic is
         Mnemonic.Shl or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Sal or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or
         Mnemonic.Shld or Mnemonic.Shrd || instruction.HasRepPrefix || instruction.HasRepnePrefix;
+
+    /// <summary>What the manuals leave undefined after these, some processors leave as it was.</summary>
+    private static bool KeepsUndefinedFlags(in Instruction instruction) => instruction.Mnemonic is
+        Mnemonic.Mul or Mnemonic.Imul or Mnemonic.Bsf or Mnemonic.Bsr;
 
     private sealed class PageReader : CodeReader
     {

@@ -94,25 +94,7 @@ internal sealed unsafe partial class Interpreter
             *(ulong*)(to + i) = memory.ReadLinear(linear + (ulong)i, 8);
     }
 
-    /// <summary>Components in their initial state are in the area only by their bit: writes them out.</summary>
-    private void Materialise()
-    {
-        ulong have = *StateComponents;
-        byte* area = _c->XsaveArea;
-        if ((have & 1) == 0)
-        {
-            new Span<byte>(area, 24).Clear();
-            new Span<byte>(area + 32, 128).Clear();
-            *(ushort*)area = 0x37F;
-            cpu.X87Selectors = default;
-        }
-        if ((have & 2) == 0)
-            new Span<byte>(area + 160, 256).Clear();
-        if ((have & 4) == 0)
-            new Span<byte>(area + AvxOffset, 256).Clear();
-        *StateComponents = have | (uint)CodeArena.XsaveMask;
-        cpu.ResolvePointers();
-    }
+    private void Materialise() => cpu.MaterialiseFpu();
 
     private void SaveLegacy()
     {

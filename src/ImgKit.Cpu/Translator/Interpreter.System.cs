@@ -99,10 +99,12 @@ internal sealed unsafe partial class Interpreter
                 ControlRegisters.RequireSupervisor(_c);
                 return;
             case Mnemonic.Mwait or Mnemonic.Mwaitx:
-                // The wait may end at any time; with interrupts on, an interrupt is what ends it.
+                // The wait may end at any time. With interrupts on, an interrupt is what ends it, where no other processor may write to the line.
                 ControlRegisters.RequireSupervisor(_c);
-                if ((_c->Rflags & Flags.If) != 0)
+                if ((_c->Rflags & Flags.If) != 0 && cpu.IsAlone)
                     _c->Halted = 1;
+                else
+                    Thread.Yield();
                 return;
             case Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq:
             {

@@ -39,6 +39,27 @@ public sealed unsafe partial class TranslatorVcpu
         X87Selectors = (_codeSelector, dataSelector);
     }
 
+    /// <summary>Components in their initial state are in the XSAVE area only by their bit: writes them out.</summary>
+    internal void MaterialiseFpu()
+    {
+        const int x87 = 1, sse = 2, avx = 4, components = 512, avxOffset = 576;
+        byte* area = _c->XsaveArea;
+        ulong have = *(ulong*)(area + components);
+        if ((have & x87) == 0)
+        {
+            new Span<byte>(area, 24).Clear();
+            new Span<byte>(area + 32, 128).Clear();
+            *(ushort*)area = 0x37F;
+            X87Selectors = default;
+        }
+        if ((have & sse) == 0)
+            new Span<byte>(area + 160, 256).Clear();
+        if ((have & avx) == 0)
+            new Span<byte>(area + avxOffset, 256).Clear();
+        *(ulong*)(area + components) = have | (uint)CodeArena.XsaveMask;
+        ResolvePointers();
+    }
+
     // Numeric errors where CR0.NE is clear (Intel SDM 3A 8.6): the next waiting instruction asserts FERR# and stands until an interrupt comes,
     // or is executed as if nothing were pending while IGNNE# is asserted.
 

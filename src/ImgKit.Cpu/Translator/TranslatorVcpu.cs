@@ -177,7 +177,7 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     public override void GetState(CpuState state)
     {
         AfterIgnoredError();
-        ResolvePointers();
+        MaterialiseFpu();
         StateTransfer.ToState(_c, Memory, state);
     }
 
