@@ -30,6 +30,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
     private readonly Piix3? _isaBridge;
     private readonly Piix4Pm? _pm;
     private readonly Rtc _rtc;
+    // The end of the firmware shows below 1 MiB, too, where the processor's first mode reaches it.
+    private const int LowRomLength = 0x2_0000;
+
     private readonly KernelLoader? _kernel;
     private readonly List<ParallelFlash> _flash = [];
 
@@ -77,9 +80,10 @@ public sealed partial class Pc : IMachineControl, IDisposable
         {
             if (options.Firmware.Length is 0 or > 16 << 20 || options.Firmware.Length % 4096 != 0)
                 throw new MachineException("could not load PC BIOS: its size is not a multiple of 4096");
-            _rom = MemoryMapping.Anonymous((nuint)options.Firmware.Length);
+            // What is smaller than its window below 1 MiB has nothing before it there.
+            _rom = MemoryMapping.Anonymous((nuint)Math.Max(options.Firmware.Length, LowRomLength));
             space.Add(AddressSpace.ChipsetPriority, (1UL << 32) - (ulong)options.Firmware.Length, (ulong)options.Firmware.Length,
-                _rom.Address, MemoryKind.Rom);
+                _rom.Address + (nint)_rom.Length - options.Firmware.Length, MemoryKind.Rom);
         }
         ulong flashEnd = 1UL << 32;
         foreach (var drive in options.Flash.OfType<Drive>())
@@ -157,8 +161,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
             }));
         AddPorts();
 
-        var (firmware, firmwareLength) = _flash.Count > 0 ? (_flash[0].Host, (long)_flash[0].Length) : _rom != null ? (_rom.Address, options.Firmware!.Length) : (0, 0);
-        nint romLow = firmware == 0 ? 0 : firmware + (nint)Math.Max(0, firmwareLength - 0x20000);
+        if (_flash.Count > 0 && _flash[0].Length < LowRomLength)
+            throw new MachineException($"system firmware block device {options.Flash[0]!.Name} is too small: {LowRomLength} bytes are the least");
+        nint romLow = _flash.Count > 0 ? _flash[0].Host + (nint)(_flash[0].Length - LowRomLength) : _rom != null ? _rom.Address + (nint)_rom.Length - LowRomLength : 0;
         if (options.HasPci)
         {
             _isaBridge = new Piix3(Services, gsi);
@@ -183,7 +188,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         {
             // Without a chipset that shadows it, the firmware runs from memory that it can write.
             if (romLow != 0)
-                space.Add(AddressSpace.ChipsetPriority, 0xE0000, 0x20000, romLow, MemoryKind.Ram);
+                space.Add(AddressSpace.ChipsetPriority, 0x10_0000 - LowRomLength, LowRomLength, romLow, MemoryKind.Ram);
             space.Update();
             IdeChannels = [new IdeChannel(Services, Services.IsaLine(14)), new IdeChannel(Services, Services.IsaLine(15)) { Number = 1 }];
             IdeChannels[0].RegisterPorts(0x1F0, 0x3F6);
@@ -329,7 +334,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
         if (_rom != null)
             unsafe
             {
-                _options.Firmware.CopyTo(new Span<byte>((void*)_rom.Address, _options.Firmware!.Length));
+                var rom = new Span<byte>((void*)_rom.Address, (int)_rom.Length);
+                rom[..^_options.Firmware!.Length].Fill(0xFF);
+                _options.Firmware.CopyTo(rom[^_options.Firmware.Length..]);
             }
         FillCmos();
         var acpi = _pm != null ? new AcpiTables(DescribeAcpi()) : null;

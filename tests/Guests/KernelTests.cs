@@ -1,4 +1,3 @@
-
 namespace ImgKit.Guests;
 
 /// <summary>Kernels that <c>-kernel</c> starts in each of its ways.</summary>
