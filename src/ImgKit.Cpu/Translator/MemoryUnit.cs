@@ -266,6 +266,12 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         {
             return v + 1;
         }
+        // Pages that follow each other on the host, too, are one piece of memory: a locked access of it is atomic by itself.
+        if (low.Host != null && low.Host + first == high.Host)
+        {
+            _c->ResumeAt = (ulong)low.Host;
+            return 0;
+        }
         return Bounce(linear, size, write, locked, low, high);
     }
 
