@@ -129,10 +129,10 @@ public sealed partial class Pc
         RaiseEvent(new MachineEvent("RESUME"));
     }
 
-    private readonly List<Action> _retries = [];
+    private readonly List<(Action Retry, Action Forget)> _retries = [];
 
     /// <inheritdoc/>
-    public void RetryWhenResumed(Action action) => _retries.Add(action);
+    public void RetryWhenResumed(Action retry, Action forget) => _retries.Add((retry, forget));
 
     private void Retry()
     {
@@ -140,8 +140,8 @@ public sealed partial class Pc
         {
             var due = _retries.ToArray();
             _retries.Clear();
-            foreach (var action in due)
-                action();
+            foreach (var (retry, _) in due)
+                retry();
         }
     }
 
@@ -157,9 +157,13 @@ public sealed partial class Pc
         {
             foreach (var t in _vcpus.Threads)
                 t.Cpu.Reset();
-            _retries.Clear();
             foreach (var d in _devices)
                 d.Reset();
+            // What failed before belongs to nobody now.
+            var left = _retries.ToArray();
+            _retries.Clear();
+            foreach (var (_, forget) in left)
+                forget();
             Engine.ResetInterruptControllers();
             PrepareBoot();
             Engine.Prepare();

@@ -250,7 +250,7 @@ internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInt
     {
     }
 
-    public void RetryWhenResumed(Action action) => _retries.Add(action);
+    public void RetryWhenResumed(Action retry, Action forget) => _retries.Add(retry);
 
     public void ReportPanic()
     {

@@ -128,6 +128,26 @@ public sealed class MonitorTests : IDisposable
     }
 
     [Fact]
+    public void A_request_that_failed_is_forgotten_at_a_reset()
+    {
+        Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", At("disk"), "1M");
+        using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path, "-drive",
+            $"format=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename={At("disk")},file.inject-error.0.event=write_aio,file.inject-error.0.once=on,"
+            + "file.inject-error.0.errno=5,werror=stop");
+        guest.WaitForSerial("ready", 60);
+        guest.Qmp("query-status");
+        guest.Type("w");
+        guest.WaitForEvent("STOP", 60);
+        guest.Qmp("system_reset");
+        guest.Qmp("cont");
+        guest.WaitForSerial("ready\nready", 60);
+        guest.Type("w");
+        guest.WaitForSerial("ready\nready\nK", 60);
+        guest.Qmp("quit");
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Fact]
     public void The_machine_stops_goes_on_and_is_reset()
     {
         using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path);

@@ -118,7 +118,7 @@ internal sealed class Board : IMachineControl, IInterruptSink, IMessageInterrupt
     {
     }
 
-    public void RetryWhenResumed(Action action) => Retries.Add(action);
+    public void RetryWhenResumed(Action retry, Action forget) => Retries.Add(retry);
 
     public void ReportPanic()
     {

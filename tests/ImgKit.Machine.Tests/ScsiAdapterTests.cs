@@ -1,80 +1,13 @@
 using System.Buffers.Binary;
 using System.Text;
 using ImgKit.Machine.Devices.Storage.Scsi;
-using ImgKit.Machine.Pci;
 
 namespace ImgKit.Machine.Tests;
 
 /// <summary>The SCSI adapter, programmed as drivers do: by scripts in memory.</summary>
-public sealed class ScsiAdapterTests : IDisposable
+public sealed class ScsiAdapterTests : ScsiRig
 {
-    private const ushort Ports = 0xC000;
-    private const ulong Script = 0x1000, Cdb = 0x2000, Message = 0x2020, Status = 0x2040, Data = 0x10000, Table = 0x3000;
-    private const byte Dstat = 0x0C, Istat = 0x14, Dsp = 0x2C, Dsps = 0x30, Sist0 = 0x42, Sist1 = 0x43, Dcntl = 0x3B;
-    private const uint ToJump = 0x80080000, Interrupt = 0x98080000;
-
-    private readonly TestBoard _board = new();
-    private readonly MemoryDisk _disk = new(4 << 20);
-    private readonly MemoryDisk _cd = new(64 * 2048);
-    private readonly Lsi53C895A _adapter;
-
-    public ScsiAdapterTests()
-    {
-        new Random(5).NextBytes(_disk.Bytes);
-        new Random(6).NextBytes(_cd.Bytes);
-        (_adapter, _) = Plug(_board, _disk, _cd);
-    }
-
-    private static (Lsi53C895A Adapter, Drive Disk) Plug(TestBoard board, MemoryDisk disk, MemoryDisk cd)
-    {
-        var bus = new PciBus(new LineRecorder());
-        var adapter = new Lsi53C895A(board.Services, 0, null);
-        bus.Add(adapter, 3);
-        adapter.ConfigWrite(0x10, Ports, 4);
-        adapter.ConfigWrite(4, 5, 2);
-        var drive = new Drive { Name = "d", Media = disk, Discard = true, OnWriteError = ErrorPolicy.Report };
-        adapter.Scsi.Add(new ScsiDisk(board.Services, drive, new ScsiIdentity("QEMU", "QEMU HARDDISK", "2.5+", "S7", "d", 0x5000c50012345678, 1)), 0, 0);
-        var reader = new Drive { Name = "cd", Media = cd, IsCdRom = true, IsRemovable = true, IsReadOnly = true };
-        adapter.Scsi.Add(new ScsiCdRom(board.Services, reader, new ScsiIdentity("QEMU", "QEMU CD-ROM", "2.5+", null, "cd", 0, 0)), 2, 1);
-        board.Out(Ports + 0x39, 0x7D);
-        return (adapter, drive);
-    }
-
-    public void Dispose()
-    {
-        _adapter.Dispose();
-        _board.Dispose();
-    }
-
-    private GuestMemory Memory => _board.Services.Memory;
-
-    private byte Register(int at) => (byte)_board.In((ushort)(Ports + at));
-
-    private uint Register32(int at) => _board.In((ushort)(Ports + at), 4);
-
-    private void Write(ulong at, params uint[] words)
-    {
-        foreach (uint w in words)
-        {
-            Memory.WriteUInt32(at, w);
-            at += 4;
-        }
-    }
-
-    private byte[] Read(ulong at, int length)
-    {
-        var b = new byte[length];
-        Memory.Read(at, b);
-        return b;
-    }
-
-    private void Run(ulong at = Script)
-    {
-        _board.Out(Ports + Dsp, (uint)at, 4);
-        _board.Drain();
-    }
-
-    /// <summary>Runs a command; data goes from or to <see cref="Data"/>. Returns the status.</summary>
+    /// <summary>Runs a command; data goes from or to Data. Returns the status.</summary>
     private int Command(byte[] cdb, int length = 0, bool write = false, int target = 0, int lun = 0)
     {
         Memory.Write(Cdb, cdb);

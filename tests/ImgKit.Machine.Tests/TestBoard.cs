@@ -69,7 +69,7 @@ internal sealed class TestBoard : IMachineControl, IDisposable
 
     public void RequestExit(int status) => Requests.Add($"exit {status}");
 
-    public void RetryWhenResumed(Action action) => Retries.Add(action);
+    public void RetryWhenResumed(Action retry, Action forget) => Retries.Add(retry);
 
     internal List<Action> Retries { get; } = [];
 
@@ -138,9 +138,13 @@ internal sealed class MemoryDisk(long length) : BlockDevice
 
     public override string DriverName => "memory";
 
+    /// <summary>Told of each read, on the thread that makes it.</summary>
+    internal Action<long>? Reading { get; set; }
+
     public override void ReadVector(long offset, ReadOnlySpan<IoBuffer> buffers)
     {
         Reads++;
+        Reading?.Invoke(offset);
         base.ReadVector(offset, buffers);
     }
 

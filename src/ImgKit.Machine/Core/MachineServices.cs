@@ -56,7 +56,7 @@ public interface IMachineControl
     void RequestExit(int status);
 
     /// <summary>Has an action run, under the machine lock, when the machine goes on after it was stopped.</summary>
-    void RetryWhenResumed(Action action);
+    void RetryWhenResumed(Action retry, Action forget);
 
     /// <summary>The guest's kernel says that it panicked.</summary>
     void ReportPanic();

@@ -140,6 +140,12 @@ internal sealed unsafe class DriveRequest(MachineServices services, Drive drive,
                     {
                         _retrying = false;
                         services.Workers.Submit(this);
+                    }, () =>
+                    {
+                        _retrying = false;
+                        Failure = _failure;
+                        IsBusy = false;
+                        completed(this);
                     });
                 }
                 return;

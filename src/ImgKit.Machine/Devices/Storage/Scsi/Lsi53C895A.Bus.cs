@@ -14,9 +14,16 @@ public sealed partial class Lsi53C895A
         MessageIn = 7,
     }
 
+    private const byte SavePointer = 2, DisconnectMessage = 4, SimpleTag = 0x20;
+
+    private const byte RespondsToReselection = 0x40;    // SCID
+
+    private readonly List<ScsiTask> _ready = [];        // tasks that are away from the bus and have something to say
     private ScsiUnit? _unit;
-    private bool _isConnected, _hasPhase, _attention, _hasCommand, _statusSent, _isEnding;
-    private byte _target, _lun, _messageCount, _commandCount;
+    private ScsiTask? _task;                            // the one that is connected, once its command is there
+    private bool _isConnected, _hasPhase, _attention, _hasCommand, _statusSent, _isEnding, _isLeaving, _mayDisconnect;
+    private byte _target, _lun, _messageCount, _commandCount, _tagKind;
+    private int _tag = -1;
     private Phase _phase;
     private readonly byte[] _messages = new byte[8];    // for the initiator
     private readonly byte[] _command = new byte[16];
@@ -33,8 +40,10 @@ public sealed partial class Lsi53C895A
         _unit = Scsi.Find(target, 0);
         _isConnected = true;
         _attention = attention;
-        _hasCommand = _statusSent = _isEnding = false;
+        _hasCommand = _statusSent = _isEnding = _isLeaving = _mayDisconnect = false;
         _messageCount = _commandCount = 0;
+        _task = null;
+        _tag = -1;
         // Firmware selects without ATN and sends a message all the same: the target asks for one.
         SetPhase(Phase.MessageOut);
         _r[Scntl1] |= 0x10;
@@ -45,13 +54,59 @@ public sealed partial class Lsi53C895A
 
     private void Disconnect()
     {
-        if (_isConnected && !_isEnding)
-            _unit!.Abandon();
-        _isConnected = _hasPhase = _attention = _isEnding = false;
+        if (_task is { } task)
+        {
+            if (!_isEnding)
+                _unit!.Abort(task);
+            else if (_isLeaving && task.Stage != ScsiStage.Working)
+                _ready.Add(task);
+        }
+        _isConnected = _hasPhase = _attention = _isEnding = _isLeaving = false;
         _unit = null;
+        _task = null;
         _phase = Phase.DataOut;
         _r[Scntl1] &= unchecked((byte)~0x10);
         UpdateInterrupt();
+    }
+
+    /// <summary>The task may leave the bus while it is worked on: it has a tag by which the initiator knows it again, and may disconnect.</summary>
+    private bool MayLeave => _tag >= 0 && _mayDisconnect && (_r[Scid] & RespondsToReselection) != 0;
+
+    /// <summary>How long a task may take, in nanoseconds, for its target to stay on the bus meanwhile, as far as the last ones tell: leaving and coming back
+    /// is work for the script, and pays when others can be worked on in that time.</summary>
+    internal long Patience { get; set; } = 150_000;
+
+    private long _serviceTime;          // of the last tasks, on average
+
+    private bool Leaves => MayLeave && _serviceTime >= Patience;
+
+    /// <summary>A target with something to say takes the bus. False when there is none, or the bus is not free.</summary>
+    private bool TryReselect()
+    {
+        int at = _isConnected ? -1 : _ready.FindIndex(static t => t.Unit.MayTell(t));
+        if (at < 0)
+            return false;
+        var task = _ready[at];
+        _ready.RemoveAt(at);
+        _task = task;
+        _unit = task.Unit;
+        _target = (byte)_unit.Target;
+        _lun = (byte)_unit.Number;
+        _tag = task.Tag;
+        _isConnected = _hasCommand = _mayDisconnect = true;
+        _attention = _statusSent = _isEnding = _isLeaving = false;
+        _messageCount = 0;
+        _r[Ssid] = (byte)(0x80 | _target);
+        _r[Scntl1] |= 0x10;
+        _r[Scntl2] |= DisconnectIsUnexpected;
+        Say((byte)(0x80 | _lun));
+        Say(SimpleTag);
+        Say((byte)_tag);
+        SetPhase(Phase.MessageIn);
+        UpdateInterrupt();
+        if ((_r[Sien0] & Reselected) != 0)
+            Interrupt(Reselected, 0);
+        return true;
     }
 
     private void SetPhase(Phase phase)
@@ -75,7 +130,7 @@ public sealed partial class Lsi53C895A
         else if (!_hasCommand)
             SetPhase(Phase.Command);
         else
-            switch (_unit!.Stage)
+            switch (_task!.Stage)
             {
                 case ScsiStage.DataIn:
                     SetPhase(Phase.DataIn);
@@ -90,15 +145,30 @@ public sealed partial class Lsi53C895A
                     Say(0);         // command complete
                     SetPhase(Phase.MessageIn);
                     break;
+                case ScsiStage.Working when !_task.IsMoving && (Leaves || (MayLeave && _task.IsBlocked)):
+                    Say(SavePointer);
+                    Say(DisconnectMessage);
+                    SetPhase(Phase.MessageIn);
+                    break;
                 default:
                     _hasPhase = false;
                     break;
             }
     }
 
-    private void UnitAdvanced()
+    private void TaskAdvanced(ScsiTask task)
     {
-        if (!_isConnected || _unit!.IsMoving)
+        _serviceTime += (Services.Clock.Now - task.Submitted - _serviceTime) / 8;
+        if (task != _task)
+        {
+            if (!_ready.Contains(task))
+                _ready.Add(task);
+            if (_wait == Wait.Reselect && !_isConnected)
+                Continue();
+            return;
+        }
+        // One that is about to leave comes back.
+        if (_messageCount > 0 || _isEnding)
             return;
         bool waited = _wait is Wait.Phase or Wait.Move;
         if (_wait == Wait.Move)
@@ -124,23 +194,33 @@ public sealed partial class Lsi53C895A
             switch (first)
             {
                 case >= 0x80:
+                    if (_task != null)
+                        break;
                     _lun = (byte)(first & 7);
+                    _mayDisconnect = (first & 0x40) != 0;
                     _unit = Scsi.Find(_target, _lun);
                     break;
-                case 0x20 or 0x21 or 0x22:      // tags: the target takes commands one after the other
+                case >= SimpleTag and <= 0x22 when m.Length > 1:
+                    if (_task == null)
+                        (_tagKind, _tag) = (first, m[1]);
+                    break;
                 case 0x05 or 0x07 or 0x08 or 0x09:
                     break;
-                case 0x06 or 0x0D or 0x0E:      // ABORT TASK SET, ABORT TASK, CLEAR TASK SET
-                    _unit!.Abandon();
-                    Leave();
+                case 0x06 or 0x0E:              // ABORT TASK SET, CLEAR TASK SET
+                    _unit!.AbortAll();
+                    LeaveAborted();
+                    return;
+                case 0x0D:                      // ABORT TASK
+                    _unit!.Abort(_tag);
+                    LeaveAborted();
                     return;
                 case 0x0C:                      // TARGET RESET
                     Scsi.ResetTarget(_target, 3);
-                    Leave();
+                    LeaveAborted();
                     return;
                 case 0x17:                      // LOGICAL UNIT RESET
                     _unit!.Reset(3);
-                    Leave();
+                    LeaveAborted();
                     return;
                 default:
                     Say(7);                     // message reject: asynchronous and narrow, nothing else
@@ -148,6 +228,13 @@ public sealed partial class Lsi53C895A
             }
             m = m[Math.Min(length, m.Length)..];
         }
+    }
+
+    private void LeaveAborted()
+    {
+        _ready.RemoveAll(static t => t.IsAborted);
+        _task = null;
+        Leave();
     }
 
     /// <summary>The target leaves the bus by itself.</summary>
@@ -170,7 +257,8 @@ public sealed partial class Lsi53C895A
         if (_commandCount < needed)
             return;
         _hasCommand = true;
-        _unit!.Begin(_command.AsSpan(0, _commandCount));
+        _task = _unit!.Begin(_command.AsSpan(0, _commandCount), _tag,
+            _tagKind switch { 0x21 => ScsiTaskOrder.HeadOfQueue, 0x22 => ScsiTaskOrder.Ordered, _ => ScsiTaskOrder.Simple });
     }
 
     private void DescribeBus(StateVisitor state)
@@ -181,6 +269,10 @@ public sealed partial class Lsi53C895A
         state.Field("has-command", ref _hasCommand);
         state.Field("status-sent", ref _statusSent);
         state.Field("ending", ref _isEnding);
+        state.Field("leaving", ref _isLeaving);
+        state.Field("may-disconnect", ref _mayDisconnect);
+        state.Field("tag", ref _tag);
+        state.Field("tag-kind", ref _tagKind);
         state.Field("target", ref _target);
         state.Field("lun", ref _lun);
         state.Field("message-count", ref _messageCount);
@@ -194,5 +286,25 @@ public sealed partial class Lsi53C895A
         _lun &= 7;
         _messageCount = Math.Min(_messageCount, (byte)_messages.Length);
         _commandCount = Math.Min(_commandCount, (byte)16);
+    }
+
+    private void ForgetTasks()
+    {
+        _ready.Clear();
+        _task = null;
+    }
+
+    /// <summary>Finds what is connected, and who waits, from what was loaded; the units are loaded already.</summary>
+    private void FindTasks()
+    {
+        _ready.Clear();
+        _unit = _isConnected && Scsi.HasTarget(_target) ? Scsi.Find(_target, _lun) : null;
+        _task = _hasCommand ? _unit?.Tasks.FirstOrDefault(t => t.Tag == _tag) : null;
+        // Without its command there is nothing that could go on.
+        _isConnected = _unit != null && (!_hasCommand || _task != null || _isEnding || _statusSent);
+        foreach (var unit in Scsi.All)
+            foreach (var task in unit.Tasks)
+                if (task != _task && task is { Stage: not ScsiStage.Working })
+                    _ready.Add(task);
     }
 }

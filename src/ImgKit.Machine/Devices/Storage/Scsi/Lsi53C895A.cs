@@ -62,7 +62,7 @@ public sealed partial class Lsi53C895A : PciDevice, IPortHandler, IMmioHandler, 
         {
             Name = id != null ? id + ".0" : $"scsi.{number}",
             FirmwarePath = () => $"/pci@i0cf8/scsi@{DeviceFunction >> 3:x}{((DeviceFunction & 7) != 0 ? $",{DeviceFunction & 7:x}" : "")}",
-            Advanced = UnitAdvanced,
+            Advanced = TaskAdvanced,
         };
         ResetChip();
     }
@@ -251,6 +251,7 @@ public sealed partial class Lsi53C895A : PciDevice, IPortHandler, IMmioHandler, 
             return;
         }
         _r[Sstat0] |= 2;
+        ForgetTasks();
         Scsi.Reset(2);
         Disconnect();
         Interrupt(BusWasReset, 0);
@@ -319,6 +320,7 @@ public sealed partial class Lsi53C895A : PciDevice, IPortHandler, IMmioHandler, 
     public override void Reset()
     {
         base.Reset();
+        ForgetTasks();
         ResetChip();
         Scsi.Reset(0);
     }
@@ -342,8 +344,7 @@ public sealed partial class Lsi53C895A : PciDevice, IPortHandler, IMmioHandler, 
         state.Part("bus", Scsi);
         if (!state.IsLoading)
             return;
-        _unit = _isConnected && Scsi.HasTarget(_target) ? Scsi.Find(_target, _lun) : null;
-        _isConnected = _unit != null;
+        FindTasks();
         if (_wait == Wait.Move)
         {
             // A transfer that had not ended when the state was saved begins again.

@@ -17,7 +17,7 @@ public sealed class ScsiBus(MachineServices services) : IStateful
     public required Func<string> FirmwarePath { get; init; }
 
     /// <summary>Told when a unit goes on by itself.</summary>
-    internal Action? Advanced { get; set; }
+    internal Action<ScsiTask>? Advanced { get; set; }
 
     internal bool HasTarget(int target) => _absent[target & 15] != null;
 
@@ -41,19 +41,22 @@ public sealed class ScsiBus(MachineServices services) : IStateful
         if (place != null)
             throw new MachineException($"lun already used by another device (scsi-id {target}, lun {number})");
         place = unit;
-        _absent[target] ??= Connect(new AbsentScsiUnit(services), target);
-        Connect(unit, target);
+        _absent[target] ??= Connect(new AbsentScsiUnit(services), target, 0);
+        Connect(unit, target, number);
         return (target, number);
     }
 
-    private T Connect<T>(T unit, int target) where T : ScsiUnit
+    private T Connect<T>(T unit, int target, int number) where T : ScsiUnit
     {
-        unit.Advanced = () => Advanced?.Invoke();
+        unit.Target = target;
+        unit.Number = number;
+        unit.Advanced = task => Advanced?.Invoke(task);
         unit.Siblings = () => [.. Enumerable.Range(0, Units).Where(u => u == 0 || _units[target * Units + u] != null)];
         return unit;
     }
 
-    private IEnumerable<ScsiUnit> All => _units.Concat(_absent).OfType<ScsiUnit>();
+    /// <summary>Every unit, absent ones with them.</summary>
+    internal IEnumerable<ScsiUnit> All => _units.Concat(_absent).OfType<ScsiUnit>();
 
     /// <summary>Resets every unit.</summary>
     /// <param name="qualifier">of the unit attention: 0 power on, 2 bus reset, 3 device reset.</param>

@@ -8,9 +8,6 @@ internal sealed class ScsiCdRom : ScsiUnit
     private readonly Drive _drive;
     private readonly ScsiIdentity _identity;
     private readonly MmcCommands _commands;
-    private long _rawAt;
-    private int _rawLeft, _rawCount;
-    private bool _isRaw;
 
     internal ScsiCdRom(MachineServices services, Drive drive, ScsiIdentity identity) : base(services, drive)
     {
@@ -29,7 +26,6 @@ internal sealed class ScsiCdRom : ScsiUnit
     internal override void Reset(byte qualifier)
     {
         base.Reset(qualifier);
-        _isRaw = false;
         _drive.IsLocked = false;
     }
 
@@ -57,7 +53,6 @@ internal sealed class ScsiCdRom : ScsiUnit
 
     protected override void Execute()
     {
-        _isRaw = false;
         switch (_commands.Execute(Cdb, Buffer))
         {
             case PacketAction.Done:
@@ -76,9 +71,9 @@ internal sealed class ScsiCdRom : ScsiUnit
                 ReadMedium(_commands.ReadAt * MmcCommands.SectorSize, (long)_commands.ReadCount * MmcCommands.SectorSize);
                 break;
             default:
-                _isRaw = true;
-                _rawAt = _commands.ReadAt;
-                _rawLeft = _commands.ReadCount;
+                Task.IsRaw = true;
+                Task.At = _commands.ReadAt;
+                Task.Left = _commands.ReadCount;
                 ReadRaw();
                 break;
         }
@@ -86,26 +81,26 @@ internal sealed class ScsiCdRom : ScsiUnit
 
     private void ReadRaw()
     {
-        _rawCount = Math.Min(_rawLeft, MostRaw);
-        WorkOnBuffer(DriveOperation.Read, _rawAt * MmcCommands.SectorSize, _rawCount * MmcCommands.SectorSize);
+        Task.Filled = (int)Math.Min(Task.Left, MostRaw);
+        WorkOnBuffer(DriveOperation.Read, Task.At * MmcCommands.SectorSize, Task.Filled * MmcCommands.SectorSize);
     }
 
     // Sectors get their headers in the buffer, from the last to the first.
     protected override void WorkDone()
     {
-        for (int i = _rawCount - 1; i >= 0; i--)
+        for (int i = Task.Filled - 1; i >= 0; i--)
         {
             Buffer.Slice(i * MmcCommands.SectorSize, MmcCommands.SectorSize).CopyTo(Buffer[(i * 2352 + 16)..]);
-            MmcCommands.PutRawHeader(Buffer.Slice(i * 2352, 2352), _rawAt + i);
+            MmcCommands.PutRawHeader(Buffer.Slice(i * 2352, 2352), Task.At + i);
         }
-        _rawAt += _rawCount;
-        _rawLeft -= _rawCount;
-        Reply(_rawCount * 2352, _rawCount * 2352);
+        Task.At += Task.Filled;
+        Task.Left -= Task.Filled;
+        Reply(Task.Filled * 2352, Task.Filled * 2352);
     }
 
     protected override void ReplyTaken()
     {
-        if (_isRaw && _rawLeft > 0)
+        if (Task.IsRaw && Task.Left > 0)
             ReadRaw();
         else
             Succeed();
@@ -115,10 +110,5 @@ internal sealed class ScsiCdRom : ScsiUnit
     {
         base.Describe(state);
         state.Part("commands", _commands);
-        state.Field("raw-at", ref _rawAt);
-        state.Field("raw-left", ref _rawLeft);
-        state.Field("raw-count", ref _rawCount);
-        state.Field("is-raw", ref _isRaw);
-        _rawCount = Math.Clamp(_rawCount, 0, MostRaw);
     }
 }

@@ -17,11 +17,6 @@ internal sealed partial class ScsiDisk : ScsiUnit
     private readonly ScsiIdentity _identity;
     private bool _writeCache;
 
-    // WRITE SAME and UNMAP under way.
-    private long _at, _left;
-    private int _range, _ranges, _filled;
-    private bool _isUnmapping, _isFilling;
-
     internal ScsiDisk(MachineServices services, Drive drive, ScsiIdentity identity) : base(services, drive)
     {
         _drive = drive;
@@ -47,7 +42,6 @@ internal sealed partial class ScsiDisk : ScsiUnit
     internal override void Reset(byte qualifier)
     {
         base.Reset(qualifier);
-        _isUnmapping = _isFilling = false;
         _writeCache = _drive.WriteCache;
         _drive.IsLocked = false;
     }
@@ -60,7 +54,6 @@ internal sealed partial class ScsiDisk : ScsiUnit
 
     protected override void Execute()
     {
-        _isUnmapping = _isFilling = false;
         var cdb = Cdb;
         switch (cdb[0])
         {
@@ -224,8 +217,8 @@ internal sealed partial class ScsiDisk : ScsiUnit
             }
             count = (uint)((ulong)Blocks - block);
         }
-        _at = (long)block * _block;
-        _left = (long)count * _block;
+        Task.At = (long)block * _block;
+        Task.Left = (long)count * _block;
         if (noData)
         {
             Buffer[.._block].Clear();
@@ -240,24 +233,24 @@ internal sealed partial class ScsiDisk : ScsiUnit
     {
         if (!Buffer[.._block].ContainsAnyExcept((byte)0))
         {
-            (long at, long left) = (_at, _left);
-            _left = 0;
+            (long at, long left) = (Task.At, Task.Left);
+            Task.Left = 0;
             Work(DriveOperation.WriteZeroes, at, left, mayUnmap: (Cdb[1] & 8) != 0);
             return;
         }
-        _filled = (int)Math.Min(_left, BufferSize);
-        for (int at = _block; at < _filled; at += _block)
+        Task.Filled = (int)Math.Min(Task.Left, BufferSize);
+        for (int at = _block; at < Task.Filled; at += _block)
             Buffer[.._block].CopyTo(Buffer[at..]);
-        _isFilling = true;
+        Task.IsFilling = true;
         FillMore();
     }
 
     private void FillMore()
     {
-        int n = (int)Math.Min(_left, _filled);
-        long at = _at;
-        _at += n;
-        _left -= n;
+        int n = (int)Math.Min(Task.Left, Task.Filled);
+        long at = Task.At;
+        Task.At += n;
+        Task.Left -= n;
         WorkOnBuffer(DriveOperation.Write, at, n);
     }
 
@@ -293,11 +286,11 @@ internal sealed partial class ScsiDisk : ScsiUnit
             Fail(IllegalRequest, length < 8 ? (byte)0x1A : (byte)0x26);
             return;
         }
-        _ranges = listed / 16;
-        _range = 0;
-        _isUnmapping = true;
+        Task.Ranges = listed / 16;
+        Task.Range = 0;
+        Task.IsUnmapping = true;
         // Nothing is unmapped unless everything can be.
-        for (int i = 0; i < _ranges; i++)
+        for (int i = 0; i < Task.Ranges; i++)
         {
             var (block, count) = Range(i);
             if (count > MostBlocks)
@@ -319,9 +312,9 @@ internal sealed partial class ScsiDisk : ScsiUnit
 
     private void UnmapMore()
     {
-        while (_range < _ranges)
+        while (Task.Range < Task.Ranges)
         {
-            var (block, count) = Range(_range++);
+            var (block, count) = Range(Task.Range++);
             if (count == 0)
                 continue;
             Work(DriveOperation.Discard, (long)block * _block, (long)count * _block);
@@ -332,9 +325,9 @@ internal sealed partial class ScsiDisk : ScsiUnit
 
     protected override void WorkDone()
     {
-        if (_isUnmapping)
+        if (Task.IsUnmapping)
             UnmapMore();
-        else if (_isFilling && _left > 0)
+        else if (Task.IsFilling && Task.Left > 0)
             FillMore();
         else
             Succeed();
@@ -367,15 +360,5 @@ internal sealed partial class ScsiDisk : ScsiUnit
     {
         base.Describe(state);
         state.Field("write-cache", ref _writeCache);
-        state.Field("at", ref _at);
-        state.Field("left", ref _left);
-        state.Field("range", ref _range);
-        state.Field("ranges", ref _ranges);
-        state.Field("filled", ref _filled);
-        state.Field("unmapping", ref _isUnmapping);
-        state.Field("filling", ref _isFilling);
-        _ranges = Math.Clamp(_ranges, 0, MostRanges);
-        _range = Math.Clamp(_range, 0, _ranges);
-        _filled = Math.Clamp(_filled, 0, BufferSize);
     }
 }

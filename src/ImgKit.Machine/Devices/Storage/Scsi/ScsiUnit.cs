@@ -2,98 +2,126 @@ using System.Buffers.Binary;
 
 namespace ImgKit.Machine.Devices.Storage.Scsi;
 
-/// <summary>What a logical unit wants of the bus next.</summary>
-internal enum ScsiStage : byte
-{
-    /// <summary>Nothing: no command, or one that is being worked on.</summary>
-    Working,
-
-    /// <summary>It has data for the initiator.</summary>
-    DataIn,
-
-    /// <summary>It takes data from the initiator.</summary>
-    DataOut,
-
-    /// <summary>The command has ended; <see cref="ScsiUnit.Status"/> says how.</summary>
-    Complete,
-}
-
 /// <summary>
-/// A logical unit: takes commands, moves their data straight between guest memory and its drive, keeps sense data. One command at a time; it
-/// never leaves the bus in the middle of one. Sources: SAM-3 for status and unit attention, SPC-3 (T10/1416-D) for the commands that all units have.
+/// A logical unit: takes commands, moves their data straight between guest memory and its drive, keeps sense data. Commands with tags are worked on
+/// together. Sources: SAM-3 for tasks, status and unit attention, SPC-3 (T10/1416-D) for the commands that all units have.
 /// </summary>
 internal abstract class ScsiUnit : IStateful
 {
-    internal const byte Good = 0, CheckCondition = 2, BusyStatus = 8;
+    internal const byte Good = 0, CheckCondition = 2, BusyStatus = 8, TaskSetFull = 0x28;
 
     /// <summary>Sense keys.</summary>
-    protected const byte NotReady = 2, MediumError = 3, HardwareError = 4, IllegalRequest = 5, UnitAttention = 6, DataProtect = 7;
+    protected const byte NotReady = 2, MediumError = 3, HardwareError = 4, IllegalRequest = 5, UnitAttention = 6, DataProtect = 7, AbortedCommand = 11;
 
     /// <summary>Bytes of the buffer for replies and parameters.</summary>
-    protected const int BufferSize = 1 << 16;
+    protected const int BufferSize = ScsiTask.BufferSize;
 
-    private readonly byte[] _buffer = GC.AllocateArray<byte>(BufferSize, pinned: true);
-    private readonly DriveRequest? _request;
-    private readonly byte[] _cdb = new byte[16];
-    private byte _senseKey, _senseCode, _senseQualifier, _attentionCode = 0x29, _attentionQualifier, _status;
-    private ScsiStage _stage;
-    private bool _isDirect, _flushAtEnd;
-    private int _generation;
-    private long _offset, _length, _done;
+    /// <summary>Tasks that a unit takes at a time.</summary>
+    internal const int MostTasks = 64;
+
+    private readonly Drive? _drive;
+    private readonly List<ScsiTask> _tasks = [];        // in the order in which they came
+    private readonly Stack<ScsiTask> _free = new();
+    private byte _senseKey, _senseCode, _senseQualifier, _attentionCode = 0x29, _attentionQualifier;
+    private ScsiTask _task;                             // the one that the methods for commands are about
 
     /// <summary>Makes a unit; without a drive it has nothing to read or write.</summary>
     protected ScsiUnit(MachineServices services, Drive? drive)
     {
         Services = services;
-        if (drive != null)
-            _request = new DriveRequest(services, drive, Completed);
+        _drive = drive;
+        _task = new ScsiTask(this, services, drive);
+        _free.Push(_task);
     }
 
     /// <summary>What the machine gives.</summary>
     protected MachineServices Services { get; }
 
-    /// <summary>Told when <see cref="Stage"/> has changed by itself, under the machine lock.</summary>
-    internal Action? Advanced { get; set; }
+    /// <summary>Told when a task has gone on by itself, under the machine lock.</summary>
+    internal Action<ScsiTask>? Advanced { get; set; }
 
     /// <summary>The logical unit numbers of its target, for REPORT LUNS.</summary>
     internal Func<IReadOnlyList<int>>? Siblings { get; set; }
 
-    /// <summary>What comes next.</summary>
-    internal ScsiStage Stage => _stage;
+    /// <summary>Its place on the bus.</summary>
+    internal int Target { get; set; }
 
-    /// <summary>The status of the command that ended.</summary>
-    internal byte Status => _status;
-
-    /// <summary>Bytes of data that the command has still to move.</summary>
-    internal long Remaining => _length - _done;
+    /// <summary>Its number in the target.</summary>
+    internal int Number { get; set; }
 
     /// <summary>The command block.</summary>
-    protected ReadOnlySpan<byte> Cdb => _cdb;
+    protected ReadOnlySpan<byte> Cdb => _task.Cdb;
+
+    /// <summary>The command that is being worked on.</summary>
+    protected ScsiTask Task => _task;
 
     /// <summary>Replies are made, and parameters arrive, here.</summary>
-    protected Span<byte> Buffer => _buffer;
-
-    /// <summary>The buffer for a request on a worker.</summary>
-    protected byte[] PinnedBuffer => _buffer;
+    protected Span<byte> Buffer => _task.Buffer;
 
     /// <summary>Peripheral device type (byte 0 of INQUIRY data).</summary>
     protected abstract byte PeripheralType { get; }
 
+    /// <summary>Bytes of the medium.</summary>
+    internal long MediumLength => _drive?.Length ?? 0;
+
+    /// <summary>The tasks that have not ended for the initiator.</summary>
+    internal IReadOnlyList<ScsiTask> Tasks => _tasks;
+
     /// <summary>Begins a command of up to 16 bytes.</summary>
-    internal void Begin(ReadOnlySpan<byte> cdb)
+    /// <param name="cdb">the command block.</param>
+    /// <param name="tag">0 to 255; -1: none.</param>
+    /// <param name="order">how it stands among the others.</param>
+    internal ScsiTask Begin(ReadOnlySpan<byte> cdb, int tag = -1, ScsiTaskOrder order = ScsiTaskOrder.Simple)
     {
-        _cdb.AsSpan().Clear();
-        cdb[..Math.Min(cdb.Length, 16)].CopyTo(_cdb);
-        _stage = ScsiStage.Working;
-        _length = _done = 0;
-        _isDirect = _flushAtEnd = false;
-        if (_request is { IsBusy: true })
+        bool overlaps = _tasks.Exists(t => t.Tag == tag), full = _tasks.Count >= MostTasks;
+        if (!_free.TryPop(out _task!))
+            _task = new ScsiTask(this, Services, _drive);
+        _task.Reset(cdb, tag, order);
+        _tasks.Add(_task);
+        if (full)
+            End(TaskSetFull);
+        else if (overlaps)
+            Fail(AbortedCommand, 0x4E);
+        else if (MustWait(_task))
+            _task.IsBlocked = true;
+        else
+            Start();
+        return _task;
+    }
+
+    // An ordered task waits for all before it, and all behind it wait for it. One without a tag is for itself.
+    private bool MustWait(ScsiTask task)
+    {
+        if (task.Tag < 0 || task.Order == ScsiTaskOrder.HeadOfQueue)
+            return false;
+        foreach (var t in _tasks)
         {
-            // A request of a command that was aborted is still under way.
-            End(BusyStatus);
-            return;
+            if (t == task)
+                break;
+            if (t.Stage != ScsiStage.Complete && (task.Order == ScsiTaskOrder.Ordered || t.Order == ScsiTaskOrder.Ordered || t.IsBlocked))
+                return true;
         }
-        byte op = _cdb[0];
+        return false;
+    }
+
+    private void StartBlocked()
+    {
+        for (int i = 0; i < _tasks.Count; i++)
+        {
+            var task = _tasks[i];
+            if (!task.IsBlocked || MustWait(task))
+                continue;
+            task.IsBlocked = false;
+            _task = task;
+            Start();
+            if (task.Stage != ScsiStage.Working)
+                Advanced?.Invoke(task);
+        }
+    }
+
+    private void Start()
+    {
+        byte op = _task.Cdb[0];
         if (op == 0x03)
         {
             RequestSense();
@@ -114,6 +142,27 @@ internal abstract class ScsiUnit : IStateful
             Execute();
     }
 
+    /// <summary>Whether a task's status may be told: the sense data of another has not been asked for yet.</summary>
+    internal bool MayTell(ScsiTask task) => task.Status != CheckCondition || _senseKey == 0 || task.Stage != ScsiStage.Complete;
+
+    /// <summary>The initiator has got the status: the sense data is there for it.</summary>
+    internal void StatusTaken(ScsiTask task)
+    {
+        if (task.Status == CheckCondition)
+            (_senseKey, _senseCode, _senseQualifier) = (task.SenseKey, task.SenseCode, task.SenseQualifier);
+        Remove(task);
+    }
+
+    private void Remove(ScsiTask task)
+    {
+        if (!_tasks.Remove(task))
+            return;
+        task.IsAborted = true;
+        if (task.Request is not { IsBusy: true })
+            _free.Push(task);
+        StartBlocked();
+    }
+
     /// <summary>Runs the command in <see cref="Cdb"/>: ends with one of the methods below.</summary>
     protected abstract void Execute();
 
@@ -131,22 +180,35 @@ internal abstract class ScsiUnit : IStateful
     /// <summary>All of the reply was fetched by the initiator.</summary>
     protected virtual void ReplyTaken() => Succeed();
 
-    /// <summary>The unit or its bus was reset: the command is forgotten, and the next one is told.</summary>
+    /// <summary>The unit or its bus was reset: all commands are forgotten, and the next one is told.</summary>
     internal virtual void Reset(byte qualifier)
     {
-        Abandon();
+        AbortAll();
         _senseKey = 0;
         _attentionCode = 0x29;
         _attentionQualifier = qualifier;
     }
 
-    /// <summary>Forgets the command; what it has given to the block layer goes on.</summary>
-    internal void Abandon()
+    /// <summary>Forgets a command; what it has given to the block layer goes on.</summary>
+    internal void Abort(ScsiTask task) => Remove(task);
+
+    /// <summary>Forgets the command of a tag (-1: the one without).</summary>
+    internal void Abort(int tag)
     {
-        _generation++;
-        IsMoving = false;
-        _stage = ScsiStage.Working;
-        _length = _done = 0;
+        if (_tasks.Find(t => t.Tag == tag) is { } task)
+            Remove(task);
+    }
+
+    /// <summary>Forgets all commands.</summary>
+    internal void AbortAll()
+    {
+        foreach (var task in _tasks)
+        {
+            task.IsAborted = true;
+            if (task.Request is not { IsBusy: true })
+                _free.Push(task);
+        }
+        _tasks.Clear();
     }
 
     /// <summary>Has the next command fail with a unit attention.</summary>
@@ -158,8 +220,8 @@ internal abstract class ScsiUnit : IStateful
 
     private void End(byte status)
     {
-        _status = status;
-        _stage = ScsiStage.Complete;
+        _task.Status = status;
+        _task.Stage = ScsiStage.Complete;
     }
 
     /// <summary>Ends the command well.</summary>
@@ -168,22 +230,20 @@ internal abstract class ScsiUnit : IStateful
     /// <summary>Ends the command with sense data.</summary>
     protected void Fail(byte key, byte code, byte qualifier = 0)
     {
-        _senseKey = key;
-        _senseCode = code;
-        _senseQualifier = qualifier;
+        (_task.SenseKey, _task.SenseCode, _task.SenseQualifier) = (key, code, qualifier);
         End(CheckCondition);
     }
 
     /// <summary>Offers bytes of the buffer, cut to what the initiator allows.</summary>
     protected void Reply(int length, long allocated)
     {
-        _length = Math.Min(length, allocated);
-        _done = 0;
-        _isDirect = false;
-        if (_length == 0)
+        _task.Length = Math.Min(length, allocated);
+        _task.Done = 0;
+        _task.IsDirect = false;
+        if (_task.Length == 0)
             ReplyTaken();
         else
-            _stage = ScsiStage.DataIn;
+            _task.Stage = ScsiStage.DataIn;
     }
 
     /// <summary>Asks for parameters into the buffer.</summary>
@@ -194,106 +254,62 @@ internal abstract class ScsiUnit : IStateful
             Fail(IllegalRequest, 0x24);
             return;
         }
-        _length = length;
+        _task.Length = length;
         if (length == 0)
             ParametersTaken(0);
         else
-            _stage = ScsiStage.DataOut;
+            _task.Stage = ScsiStage.DataOut;
     }
 
     /// <summary>Reads the medium: the data goes straight to the initiator's memory.</summary>
     protected void ReadMedium(long offset, long length)
     {
-        (_offset, _length, _isDirect) = (offset, length, true);
+        (_task.Offset, _task.Length, _task.IsDirect) = (offset, length, true);
         if (length == 0)
             Succeed();
         else
-            _stage = ScsiStage.DataIn;
+            _task.Stage = ScsiStage.DataIn;
     }
 
     /// <summary>Writes the medium.</summary>
     protected void WriteMedium(long offset, long length, bool flush)
     {
-        (_offset, _length, _isDirect, _flushAtEnd) = (offset, length, true, flush);
+        (_task.Offset, _task.Length, _task.IsDirect, _task.FlushAtEnd) = (offset, length, true, flush);
         if (length == 0)
             Succeed();
         else
-            _stage = ScsiStage.DataOut;
+            _task.Stage = ScsiStage.DataOut;
     }
 
     /// <summary>Gives a request without data of the initiator to the block layer; goes on at <see cref="WorkDone"/>.</summary>
-    protected void Work(DriveOperation operation, long offset, long length, bool mayUnmap = false)
-    {
-        _stage = ScsiStage.Working;
-        _request!.Tag = _generation;
-        _request.ThenFlush = false;
-        _request.MayUnmap = mayUnmap;
-        _request.Submit(operation, offset, length);
-    }
+    protected void Work(DriveOperation operation, long offset, long length, bool mayUnmap = false) => _task.Submit(operation, offset, length, mayUnmap);
 
     /// <summary>As <see cref="Work"/>, with the first bytes of the buffer.</summary>
-    protected void WorkOnBuffer(DriveOperation operation, long offset, int length)
+    protected void WorkOnBuffer(DriveOperation operation, long offset, int length) => _task.Submit(operation, offset, length);
+
+    /// <summary>All data of a reply or of parameters has been moved.</summary>
+    internal void DataEnded(ScsiTask task, bool toGuest)
     {
-        _stage = ScsiStage.Working;
-        _request!.Tag = _generation;
-        _request.ThenFlush = false;
-        _request.Submit(operation, offset, _buffer, 0, length);
-    }
-
-    /// <summary>A <see cref="Move"/> is under way.</summary>
-    internal bool IsMoving { get; private set; }
-
-    /// <summary>Bytes that the last <see cref="Move"/> has moved: all, or none when it failed.</summary>
-    internal long Moved { get; private set; }
-
-    /// <summary>Moves the next data of the command. When <see cref="IsMoving"/> is true afterwards, <see cref="Advanced"/> tells the end.</summary>
-    /// <param name="segments">guest memory, not longer than <see cref="Remaining"/>.</param>
-    internal void Move(List<DmaSegment> segments)
-    {
-        bool toGuest = _stage == ScsiStage.DataIn;
-        long total = 0;
-        foreach (var s in segments)
-            total += s.Length;
-        if (_isDirect)
-        {
-            _stage = ScsiStage.Working;
-            IsMoving = true;
-            Moved = 0;
-            _request!.Tag = _generation;
-            _request.ThenFlush = _flushAtEnd && total == Remaining;
-            _request.Submit(toGuest ? DriveOperation.Read : DriveOperation.Write, _offset + _done, segments);
-            return;
-        }
-        foreach (var s in segments)
-        {
-            var part = _buffer.AsSpan((int)_done, s.Length);
-            if (toGuest)
-            {
-                part.CopyTo(s.Span);
-                Services.Memory.Written(s.Guest, s.Length);
-            }
-            else
-                s.Span.CopyTo(part);
-            _done += s.Length;
-        }
-        Moved = total;
-        if (Remaining > 0)
-            return;
+        _task = task;
         if (toGuest)
             ReplyTaken();
         else
-            ParametersTaken((int)_length);
+            ParametersTaken((int)task.Length);
     }
 
-    private void Completed(DriveRequest request)
+    /// <summary>A task's request has ended.</summary>
+    internal void Completed(ScsiTask task, DriveRequest request)
     {
-        if (request.Tag != _generation)
+        if (task.IsAborted)
+        {
+            _free.Push(task);
             return;
-        bool moved = IsMoving;
-        IsMoving = false;
+        }
+        _task = task;
+        bool isRead = request.Operation == DriveOperation.Read, moved = task.IsDirect && request.Operation is DriveOperation.Read or DriveOperation.Write;
+        task.EndMove(request.Failure != null);
         if (request.Failure is { } failure)
         {
-            bool isRead = request.Operation == DriveOperation.Read;
             if (!isRead && Drive.IsNoSpace(failure))
                 Fail(DataProtect, 0x27, 7);     // space allocation failed
             else
@@ -301,17 +317,15 @@ internal abstract class ScsiUnit : IStateful
         }
         else if (!moved)
             WorkDone();
+        else if (task.Remaining == 0)
+            Succeed();
         else
-        {
-            Moved = request.Length;
-            _done += request.Length;
-            if (Remaining == 0)
-                Succeed();
-            else
-                _stage = request.Operation == DriveOperation.Read ? ScsiStage.DataIn : ScsiStage.DataOut;
-        }
-        if (_stage != ScsiStage.Working)
-            Advanced?.Invoke();
+            task.Stage = isRead ? ScsiStage.DataIn : ScsiStage.DataOut;
+        if (task.Stage == ScsiStage.Working)
+            return;
+        Advanced?.Invoke(task);
+        if (task.Stage == ScsiStage.Complete)
+            StartBlocked();
     }
 
     private void RequestSense()
@@ -323,7 +337,7 @@ internal abstract class ScsiUnit : IStateful
         }
         var b = Buffer;
         int length;
-        if ((_cdb[1] & 1) != 0)
+        if ((Cdb[1] & 1) != 0)
         {
             // Descriptor format
             length = 8;
@@ -344,24 +358,24 @@ internal abstract class ScsiUnit : IStateful
             b[13] = _senseQualifier;
         }
         _senseKey = _senseCode = _senseQualifier = 0;
-        Reply(length, _cdb[4]);
+        Reply(length, Cdb[4]);
     }
 
     private void Inquiry()
     {
-        bool vital = (_cdb[1] & 1) != 0;
-        int length = !vital && _cdb[2] != 0 ? -1 : MakeInquiry(vital ? _cdb[2] : -1);
+        bool vital = (Cdb[1] & 1) != 0;
+        int length = !vital && Cdb[2] != 0 ? -1 : MakeInquiry(vital ? Cdb[2] : -1);
         if (length < 0)
             Fail(IllegalRequest, 0x24);
         else
-            Reply(length, BinaryPrimitives.ReadUInt16BigEndian(_cdb.AsSpan(3)));
+            Reply(length, BinaryPrimitives.ReadUInt16BigEndian(Cdb[3..]));
     }
 
     private void ReportUnits()
     {
         var units = Siblings?.Invoke() ?? [];
-        uint allocated = BinaryPrimitives.ReadUInt32BigEndian(_cdb.AsSpan(6));
-        if (_cdb[2] > 2 || allocated < 16)
+        uint allocated = BinaryPrimitives.ReadUInt32BigEndian(Cdb[6..]);
+        if (Cdb[2] > 2 || allocated < 16)
         {
             Fail(IllegalRequest, 0x24);
             return;
@@ -395,26 +409,26 @@ internal abstract class ScsiUnit : IStateful
     /// <inheritdoc/>
     public virtual void Describe(StateVisitor state)
     {
-        state.Bytes("buffer", _buffer);
-        state.Bytes("cdb", _cdb);
         state.Field("sense-key", ref _senseKey);
         state.Field("sense-code", ref _senseCode);
         state.Field("sense-qualifier", ref _senseQualifier);
         state.Field("attention-code", ref _attentionCode);
         state.Field("attention-qualifier", ref _attentionQualifier);
-        state.Field("status", ref _status);
-        // A transfer that is under way begins again.
-        byte stage = (byte)(!IsMoving ? _stage : _request!.Operation == DriveOperation.Read ? ScsiStage.DataIn : ScsiStage.DataOut);
-        state.Field("stage", ref stage);
+        int count = _tasks.Count;
+        state.Field("tasks", ref count);
         if (state.IsLoading)
-            _stage = (ScsiStage)Math.Min(stage, (byte)ScsiStage.Complete);
-        state.Field("direct", ref _isDirect);
-        state.Field("flush-at-end", ref _flushAtEnd);
-        state.Field("offset", ref _offset);
-        state.Field("length", ref _length);
-        state.Field("done", ref _done);
-        // What comes from a file is not trusted with the buffer's bounds.
-        if (state.IsLoading && (_done < 0 || _length < _done || (!_isDirect && _length > BufferSize)))
-            Abandon();
+        {
+            AbortAll();
+            for (int i = 0; i < Math.Min(count, MostTasks + 1); i++)
+                _tasks.Add(new ScsiTask(this, Services, _drive));
+        }
+        for (int i = 0; i < _tasks.Count; i++)
+            state.Part($"task-{i}", _tasks[i]);
+        if (!state.IsLoading)
+            return;
+        _tasks.RemoveAll(t => t.IsAborted);
+        foreach (var task in _tasks.Where(t => t is { Stage: ScsiStage.Working, IsBlocked: false }))
+            task.Restart();
+        _task = _tasks.Count > 0 ? _tasks[0] : _task;
     }
 }
