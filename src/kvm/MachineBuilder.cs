@@ -150,9 +150,9 @@ internal sealed class MachineBuilder : IDisposable
         return new CpuTopology(sockets, cores, threads);
     }
 
-    // A kernel that the processor may be too old for is started by its own setup code, which says so; that needs a BIOS.
-    private static bool NeedsFirmware(BootFile kernel, EngineChooser engines) =>
-        LinuxKernel.IsLinux(kernel) && (!engines.HasLongMode || LinuxKernel.Is32Bit(kernel));
+    // A kernel that the processor may be too old for is started by its own setup code, which says so; it also sets the screen's mode. Both need a BIOS.
+    private bool NeedsFirmware(BootFile kernel, EngineChooser engines) =>
+        LinuxKernel.IsLinux(kernel) && (!engines.HasLongMode || LinuxKernel.Is32Bit(kernel) || LinuxKernel.WantsScreenMode(_settings.CommandLine));
 
     private byte[]? TryFindFirmware()
     {

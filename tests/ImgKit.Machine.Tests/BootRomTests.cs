@@ -18,4 +18,13 @@ public sealed class BootRomTests
         Assert.Equal([0, 0x18, 0, 10, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 1, 0, 0], rom[0x80..0x90]);
         Assert.Equal([0, 0, 0, 2, 0, 0x4C, 0x4B, 0x40, 0, 0, 0, 0, 0, 0x10, 0, 0], rom[0x90..0xA0]);
     }
+
+    [Theory]
+    [InlineData("console=tty0 vga=788", true)]
+    [InlineData("vga=ask quiet", true)]
+    [InlineData("vga=normal", false)]
+    [InlineData("novga=788", false)]
+    [InlineData("", false)]
+    public void A_mode_of_the_screen_is_a_reason_for_the_setup_code(string commandLine, bool wants) =>
+        Assert.Equal(wants, LinuxKernel.WantsScreenMode(commandLine));
 }

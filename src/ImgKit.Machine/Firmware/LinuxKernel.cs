@@ -8,4 +8,8 @@ public static class LinuxKernel
 
     /// <summary>It has no entry for 64-bit mode (before 2.12 nobody knows).</summary>
     public static bool Is32Bit(BootFile kernel) => kernel.U16(0x206) < 0x20C || (kernel.U16(0x236) & 1) == 0;
+
+    /// <summary>The command line asks for a mode of the screen (<c>vga=</c>), which the kernel's setup code sets.</summary>
+    public static bool WantsScreenMode(string commandLine) =>
+        commandLine.Split(' ').Any(word => word.StartsWith("vga=", StringComparison.Ordinal) && word is not ("vga=normal" or "vga=current"));
 }
