@@ -28,6 +28,7 @@ internal static class FuzzTargets
         Targets.DeviceTarget.Floppy,
         Targets.DeviceTarget.Scsi,
         Targets.DeviceTarget.Virtio,
+        Targets.DeviceTarget.Flash,
         Targets.DeviceTarget.FirmwareConfig,
         new Targets.TranslatorTarget(),
     ];

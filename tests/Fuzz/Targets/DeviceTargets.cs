@@ -2,6 +2,7 @@ using ImgKit.Machine;
 using ImgKit.Machine.Chipset;
 using ImgKit.Machine.Devices.Misc;
 using ImgKit.Machine.Devices.Storage;
+using ImgKit.Machine.Devices.Storage.Flash;
 using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Devices.Storage.Scsi;
 using ImgKit.Machine.Devices.Virtio;
@@ -142,6 +143,20 @@ internal sealed class DeviceTarget(string name, Action<DeviceBoard> plug, Func<I
         }
         return list;
     });
+
+    internal static DeviceTarget Flash { get; } = new("flash", static board =>
+    {
+        board.Add(new ParallelFlash(board.Services, Disk(0x4000), 1UL << 32));
+        board.Registers = [0xFFFFC000, 0xFFFFD000, 0xFFFFE000, 0xFFFFF000];
+    }, static () =>
+    [
+        new GuestProgram().Store(0, 0x70, 1).Load(0, 1).Store(0, 0xFF, 1).Load(16, 8),
+        new GuestProgram().Store(0x1FFF, 0x10, 1).Store(0x1FFF, 0x55, 1).Store(0x2000, 0x40, 1).Store(0x2000, 1, 1).Store(0, 0xFF, 1).Load(0x1FFF, 1),
+        new GuestProgram().Store(0x3FFF, 0x20, 1).Store(0x3FFF, 0xD0, 1).Load(0, 1).Store(0, 0x50, 1),
+        new GuestProgram().Store(0x3FF0, 0xE8, 1).Store(0x3FF0, 31, 1).Store(0x3FF0, 0x0102030405060708, 8).Store(0x3FF8, 9, 8).Store(0x3FE0, 9, 8).Store(0x3FE8, 9, 8)
+            .Store(0x3FF0, 0xD0, 1).Load(0, 1),
+        new GuestProgram().Store(0, 0x98, 1).Load(16, 8).Load(0xF8, 8).Store(0, 0x90, 1).Load(0, 8).Store(0, 0x60, 1).Store(0, 0xD0, 1),
+    ]);
 
     internal static DeviceTarget FirmwareConfig { get; } = new("fw-cfg", static board =>
     {
