@@ -53,8 +53,7 @@ public sealed class FirmwareTests : IDisposable
         guest.Type("ide reset; load ide 0 1000000 note.txt; md.b 1000000 e\n");
         guest.WaitForSerial("14 bytes read", 60);
         guest.WaitForSerial("read by u-boot", 60);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -66,7 +65,6 @@ public sealed class FirmwareTests : IDisposable
         guest.WaitForSerial("Xen version", 180);
         guest.WaitForSerial("Run /init as init process", 240);
         guest.WaitForSerial("Dom0 halted", 180);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 }

@@ -13,8 +13,7 @@ public sealed class LoaderTests
         guest.WaitForScreen(processors == "2" ? "2 Threads" : "Test #", 240);
         guest.WaitForScreen("Test #3", 300);
         guest.WaitForScreen("Errors: 0", 20);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -23,8 +22,7 @@ public sealed class LoaderTests
         using var guest = new Guest("-m", "32", "-kernel", "/boot/memtest86+x64.bin", "-append", "console=ttyS0,115200");
         guest.WaitForSerial("Memtest86+", 120);
         guest.WaitForSerial("Test #", 240);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -46,8 +44,7 @@ public sealed class LoaderTests
             guest.WaitForSerial("SYSLINUX", 120);
             guest.WaitForSerial("usable", 120);
             guest.WaitForSerial("reserved", 30);
-            guest.Qmp("quit");
-            Assert.Equal(0, guest.WaitForExit(60));
+            guest.Quit();
         }
         finally
         {
@@ -63,8 +60,7 @@ public sealed class LoaderTests
         guest.WaitForScreen("Ctrl-B", 120);
         guest.Press("ctrl-b");
         guest.WaitForScreen("iPXE>", 120);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -77,8 +73,7 @@ public sealed class LoaderTests
             Tool.Run("/usr/bin/create_compressed_fs", "-B", "65536", "/usr/lib/grub-rescue/grub-rescue-cdrom.iso", image);
             using var guest = new Guest("-m", "64", "-drive", $"file={image},format=cloop,media=cdrom", "-boot", "d");
             guest.WaitForScreen("GNU/Hurd", 120);
-            guest.Qmp("quit");
-            Assert.Equal(0, guest.WaitForExit(60));
+            guest.Quit();
         }
         finally
         {
@@ -92,7 +87,6 @@ public sealed class LoaderTests
         var (kernel, ramDisk) = Repository.MakeKernel("installer");
         using var guest = new Guest("-m", "512", "-kernel", kernel, "-initrd", ramDisk, "-append", "console=ttyS0");
         guest.WaitForSerial("Select a language", 900);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 }

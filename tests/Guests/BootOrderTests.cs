@@ -37,12 +37,6 @@ public sealed class BootOrderTests : IDisposable
         return sector;
     }
 
-    private static void Quit(Guest guest)
-    {
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
-    }
-
     [Theory]
     [InlineData("a", "A-FLOPPY")]
     [InlineData("c", "A-DISK")]
@@ -51,7 +45,7 @@ public sealed class BootOrderTests : IDisposable
     {
         using var guest = new Guest([.. _all, "-boot", order]);
         guest.WaitForScreen(text, 60);
-        Quit(guest);
+        guest.Quit();
     }
 
     [Fact]
@@ -61,7 +55,7 @@ public sealed class BootOrderTests : IDisposable
         guest.WaitForScreen("A-DISC", 60);
         guest.Qmp("system_reset");
         guest.WaitForScreen("A-FLOPPY", 60);
-        Quit(guest);
+        guest.Quit();
     }
 
     [Fact]
@@ -75,7 +69,7 @@ public sealed class BootOrderTests : IDisposable
         string line = screen.Split('\n').Single(l => l.Contains("DVD/CD", StringComparison.Ordinal));
         guest.Hmp($"sendkey {line.Trim()[0]}");
         guest.WaitForScreen("A-DISC", 30);
-        Quit(guest);
+        guest.Quit();
     }
 
     [Fact]
@@ -115,7 +109,7 @@ public sealed class BootOrderTests : IDisposable
     {
         using var guest = new Guest([.. _all, "-boot", "order=a", "-drive", $"file={At("second")},format=raw,if=none,id=s", "-device", "virtio-blk-pci,drive=s,bootindex=1"]);
         guest.WaitForScreen("B-DISK", 60);
-        Quit(guest);
+        guest.Quit();
     }
 
     [Theory]
@@ -126,7 +120,7 @@ public sealed class BootOrderTests : IDisposable
         File.WriteAllBytes(At("second"), new byte[1 << 20]);
         using var guest = new Guest([.. _all, "-boot", $"strict={strict},order=acd", "-drive", $"file={At("second")},format=raw,if=none,id=s", "-device", "virtio-blk-pci,drive=s,bootindex=1"]);
         guest.WaitForScreen(text, 60);
-        Quit(guest);
+        guest.Quit();
     }
 
     [Fact]
@@ -135,7 +129,7 @@ public sealed class BootOrderTests : IDisposable
         using var guest = new Guest("-m", "16", "-boot", "reboot-timeout=500", "-nodefaults", "-vga", "std");
         guest.Qmp("query-status");
         guest.WaitForEvent("RESET", 60);
-        Quit(guest);
+        guest.Quit();
     }
 
     [Fact]
@@ -143,6 +137,6 @@ public sealed class BootOrderTests : IDisposable
     {
         using var guest = new Guest("-M", "isapc", "-m", "16", "-cpu", "486", "-fda", At("floppy"));
         guest.WaitForScreen("A-FLOPPY", 60);
-        Quit(guest);
+        guest.Quit();
     }
 }

@@ -14,8 +14,7 @@ public sealed class BootTests
         Assert.Equal("running", guest.Qmp("query-status").GetProperty("status").GetString());
         guest.Qmp("stop");
         Assert.Equal("paused", guest.Qmp("query-status").GetProperty("status").GetString());
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -25,8 +24,7 @@ public sealed class BootTests
         guest.WaitForScreen("GNU/Hurd", 120);
         guest.Press("c");
         guest.WaitForScreen("grub>", 60);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -38,8 +36,7 @@ public sealed class BootTests
         guest.Qmp("system_reset");
         guest.WaitForScreen("SeaBIOS", 60);
         guest.WaitForScreen("GNU/Hurd", 120);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
         Assert.Equal(before, SHA256.HashData(File.ReadAllBytes(Rescue)));
     }
 
@@ -48,8 +45,7 @@ public sealed class BootTests
     {
         using var guest = new Guest("-m", "64", "-fda", "/usr/lib/grub-rescue/grub-rescue-floppy.img", "-boot", "a", "-snapshot");
         guest.WaitForScreen("GNU/Hurd", 120);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Theory]
@@ -60,8 +56,7 @@ public sealed class BootTests
         using var guest = new Guest("-m", "64", "-snapshot", "-device", "lsi53c895a,id=adapter", "-drive", $"file={Rescue},format=raw,if=none,id=d,media={media}",
             "-device", $"{device},bus=adapter.0,drive=d,scsi-id=3,bootindex=0");
         guest.WaitForScreen("GNU/Hurd", 120);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Theory]

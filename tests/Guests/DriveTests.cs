@@ -35,12 +35,6 @@ public sealed class DriveTests : IDisposable
         return guest;
     }
 
-    private static void PowerOff(Guest guest)
-    {
-        guest.Type("exit\n");
-        Assert.Equal(0, guest.WaitForExit(60));
-    }
-
     [Fact]
     public void Discards_and_zeroes_reach_the_image_as_the_drive_says()
     {
@@ -57,7 +51,7 @@ public sealed class DriveTests : IDisposable
                 guest.Ask($"blkdiscard /dev/{disk}");
             foreach (string disk in (string[])["vdc", "vdd"])
                 guest.Ask($"dd if=/dev/zero of=/dev/{disk} bs=1M count=8 conv=fsync");
-            PowerOff(guest);
+            guest.LeaveShell();
         }
         Assert.True(Taken("kept") >= Size);
         Assert.Equal(0, Taken("given"));
@@ -106,7 +100,7 @@ public sealed class DriveTests : IDisposable
         // O_DIRECT for those who asked for it (open(2): 040000 in fdinfo's octal flags).
         foreach (var (name, direct) in ((string, bool)[])[("a", false), ("b", false), ("c", false), ("d", true), ("e", true)])
             Assert.Equal(direct, (guest.FlagsOf(At(name)) & 0x4000) != 0);
-        PowerOff(guest);
+        guest.LeaveShell();
     }
 
     [Fact]
@@ -139,7 +133,7 @@ public sealed class DriveTests : IDisposable
             guest.Ask("dd if=/dev/vda of=/dev/null bs=64k count=4 2>/dev/null");
             string block = guest.Qmp("query-block").ToString();
             Assert.Contains("\"node-name\":\"top\"", block);
-            PowerOff(guest);
+            guest.LeaveShell();
         }
         Assert.Equal(before, SHA256.HashData(File.ReadAllBytes(At("base"))));
         Tool.Run("qemu-io", "-f", "qcow2", "-c", "read -P 0x77 0 1", At("top"));
@@ -164,12 +158,10 @@ public sealed class DriveTests : IDisposable
         one.WaitForSerial("ready", 60);
         Assert.Contains("K", one.Command("w", "K", 60));
         Assert.Contains("lock", one.Hmp("commit all"));
-        two.Qmp("quit");
-        Assert.Equal(0, two.WaitForExit(60));
+        two.Quit();
         Assert.Equal("", one.Hmp("commit all"));
         Assert.Equal(0xA5, File.ReadAllBytes(At("disk"))[512]);
-        one.Qmp("quit");
-        Assert.Equal(0, one.WaitForExit(60));
+        one.Quit();
     }
 
     [Fact]
@@ -180,7 +172,7 @@ public sealed class DriveTests : IDisposable
         var clock = System.Diagnostics.Stopwatch.StartNew();
         guest.Ask("dd if=/dev/vda of=/dev/null bs=64k count=48 iflag=direct");
         Assert.InRange(clock.Elapsed.TotalSeconds, 2.0, 30);
-        PowerOff(guest);
+        guest.LeaveShell();
     }
 
     [Theory]

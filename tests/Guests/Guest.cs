@@ -212,6 +212,20 @@ internal sealed class Guest : IDisposable
         return _process.ExitCode;
     }
 
+    /// <summary>Ends the machine from outside, which must go well.</summary>
+    internal void Quit()
+    {
+        Qmp("quit");
+        Assert.Equal(0, WaitForExit(60));
+    }
+
+    /// <summary>Leaves the guest's shell, which powers off.</summary>
+    internal void LeaveShell()
+    {
+        Type("exit\n");
+        Assert.Equal(0, WaitForExit(60));
+    }
+
     private string Tail => Serial is { Length: > 2000 } text ? text[^2000..] : Serial;
 
     private void WaitFor(Func<bool> condition, string what, int seconds)

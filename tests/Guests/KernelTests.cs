@@ -10,8 +10,7 @@ public sealed class KernelTests
         using var guest = new Guest("-m", "64", "-cpu", "pentium", "-kernel", kernel);
         guest.WaitForScreen("This kernel requires the following features not present on the CPU:", 60);
         guest.WaitForScreen("cmov", 5);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -20,8 +19,7 @@ public sealed class KernelTests
         var (kernel, _) = Repository.CloudKernel;
         using var guest = new Guest("-m", "64", "-cpu", "qemu32", "-kernel", kernel);
         guest.WaitForScreen("This kernel requires an x86-64 CPU, but only detected an i686 CPU.", 60);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]

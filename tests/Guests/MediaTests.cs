@@ -87,8 +87,7 @@ public sealed class MediaTests : IDisposable
         Assert.Equal("", guest.Hmp($"change floppy0 {floppy} raw read-only"));
         Assert.Equal("floppy one", Head("fd0"));
         Assert.NotEqual(0, guest.TryAsk("dd if=/dev/zero of=/dev/fd0 bs=512 count=1 conv=fsync").Status);
-        guest.Type("exit\n");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.LeaveShell();
     }
 
     [Fact]
@@ -104,8 +103,7 @@ public sealed class MediaTests : IDisposable
         Assert.Equal("", guest.Hmp("block_resize virtio0 16M"));
         guest.Ask("for i in 1 2 3 4 5; do [ $(cat /sys/block/vda/size) = 32768 ] && break; sleep 1; done; [ $i != 5 ]");
         guest.Ask("echo last | dd of=/dev/vda bs=512 seek=32767 conv=fsync");
-        guest.Type("exit\n");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.LeaveShell();
         Assert.Contains("\"virtual-size\": 16777216", Tool.Run("qemu-img", "info", "--output=json", disk));
         Tool.Run("qemu-io", "-f", "qcow2", "-c", "read -P 0x6c 16776704 1", disk);
     }

@@ -101,8 +101,7 @@ public sealed class MonitorTests : IDisposable
         Assert.Equal(0xA5, content[512]);
         Assert.Equal(0xA5, content[1023]);
         Assert.Equal(0, content[1024]);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Theory]
@@ -129,8 +128,7 @@ public sealed class MonitorTests : IDisposable
             guest.Qmp("cont");
         }
         guest.WaitForSerial(answer, 60);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
         Tool.Run("qemu-io", "-f", "qcow2", "-c", $"read -P {(policy == "stop" ? 0xA5 : 0)} 512 512", At("disk"));
     }
 
@@ -150,8 +148,7 @@ public sealed class MonitorTests : IDisposable
         guest.WaitForSerial("ready\nready", 60);
         guest.Type("w");
         guest.WaitForSerial("ready\nready\nK", 60);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 
     [Fact]
@@ -170,7 +167,6 @@ public sealed class MonitorTests : IDisposable
         guest.WaitForSerial("xready", 60);
         guest.Qmp("system_powerdown");
         guest.WaitForEvent("POWERDOWN", 20);
-        guest.Qmp("quit");
-        Assert.Equal(0, guest.WaitForExit(60));
+        guest.Quit();
     }
 }

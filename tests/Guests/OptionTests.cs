@@ -188,8 +188,7 @@ public sealed class OptionTests : IDisposable
             guest.Type("r");
             guest.WaitForEvent("SHUTDOWN", 60);
             WaitFor(() => guest.Qmp("query-status").GetProperty("status").GetString() == "shutdown");
-            guest.Qmp("quit");
-            Assert.Equal(0, guest.WaitForExit(60));
+            guest.Quit();
         }
     }
 

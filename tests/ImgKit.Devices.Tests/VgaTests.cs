@@ -185,6 +185,12 @@ public sealed class VgaTests : IDisposable
         Assert.False(Update().IsEmpty);
         Assert.Equal(expected, _image.Row(11)[7]);
         Assert.Equal(0u, _image.Row(11)[8]);
+        // A store that was under way while the mark was taken is found without one; then there is nothing more to find.
+        for (int i = 0; i < (bpp + 7) / 8; i++)
+            ((byte*)region.HostAddress)[at + (bpp + 7) / 8 + i] = (byte)(pixel >> (8 * i));
+        Assert.Equal(new ScreenArea(0, 11, 320, 1), Update());
+        Assert.Equal(expected, _image.Row(11)[8]);
+        Assert.True(Update().IsEmpty);
         Dispi(9, 11); // y offset
         Update();
         Assert.Equal(expected, _image.Row(0)[7]);

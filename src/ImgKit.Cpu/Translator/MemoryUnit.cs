@@ -132,7 +132,12 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
     {
         Fill(set, linear, hostPage, write);
         if (region.DirtyLog != 0)
+        {
+            // Once more, now that the entry is there: who clears the mark from here on drops the entry, too.
+            if (write)
+                Volatile.Write(ref *((byte*)region.DirtyLog + ((t.Physical & _c->A20Mask) - region.Start >> 12)), 1);
             return;
+        }
         ulong tag = linear & ~0xFFFUL | *Generation;
         for (int i = 0; i < (t.Writable && region.Kind == MemoryKind.Ram ? 2 : 1); i++)
         {

@@ -100,7 +100,7 @@ internal sealed class DeviceTarget(string name, Action<DeviceBoard> plug, Func<I
 
     internal static DeviceTarget Scsi { get; } = new("scsi", static board =>
     {
-        var adapter = new Lsi53C895A(board.Services, 0, null);
+        var adapter = new Lsi53C895A(board.Services, 0, null) { Patience = 0 };
         adapter.Scsi.Add(new ScsiDisk(board.Services, Disk(1 << 20, ErrorPolicy.Stop), new ScsiIdentity("QEMU", "DISK", "1", "s", "d", 1, 1)), 0, 0);
         adapter.Scsi.Add(new ScsiCdRom(board.Services, Disk(1 << 18, cd: true), new ScsiIdentity("QEMU", "CD", "1", null, "c", 0, 0)), 1, 0);
         board.Plug(adapter);
@@ -124,6 +124,23 @@ internal sealed class DeviceTarget(string name, Action<DeviceBoard> plug, Func<I
             new GuestProgram().Out(0xC001, 8).Out(0xC001, 0).In(0xC042, 2).Out(0xC014, 0x40),
             new GuestProgram().Words(0x1000, 0x80080000, 0x11000).Out(0xC02C, 0x11000, 4).Pass(500),
         };
+        // With tags: targets leave the bus, and come back.
+        GuestProgram Tagged(byte[] cdb, uint data, uint count, byte tag, byte kind = 0x20) => new GuestProgram().Out(0xC004, 0x47)
+            .Put(0x2000, cdb).Put(0x2020, [0xC0, kind, tag])
+            .Words(0x1000, 0x41000000, 0, 0x0E000003, 0x12020, 0x0A000000u | (uint)cdb.Length, 0x12000, data | count, 0x14000,
+                0x0F000002, 0x12040, 0x7C027F00, 0, 0x60000040, 0, 0x48000000, 0, 0x98080000, 1)
+            .Out(0xC02C, 0x11000, 4).In(0xC00C);
+        GuestProgram Back() => new GuestProgram().Words(0x1800, 0x50000000, 0x11900, 0x0F000003, 0x12050, 0x60000040, 0, 0x7C027F00, 0,
+            0x0B000001, 0x12040, 0x0F000001, 0x12041, 0x60000040, 0, 0x48000000, 0, 0x98080000, 2).Out(0xC02C, 0x11800, 4).Drain().In(0xC00C);
+        foreach (var (cdb, data, count) in ((byte[], uint, uint)[])[([0x28, 0, 0, 0, 0, 3, 0, 0, 4, 0], In, 2048), ([0x2A, 0, 0, 0, 0, 3, 0, 0, 4, 0], Out, 2048)])
+        {
+            var p = Command([0, 0, 0, 0, 0, 0]);
+            p.Append(Tagged(cdb, data, count, 1));
+            p.Append(Tagged(cdb, data, count, 2, 0x22));
+            p.Append(Back());
+            p.Append(Back());
+            list.Add(p);
+        }
         // The unit attention first
         foreach (var (cdb, data, count) in ((byte[], uint, uint)[])[([0x28, 0, 0, 0, 0, 3, 0, 0, 4, 0], In, 2048), ([0x2A, 8, 0, 0, 0, 3, 0, 0, 4, 0], Out, 2048),
             ([0x08, 0, 0, 9, 1, 0], In, 512), ([0x88, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0], In, 1024), ([0x41, 0, 0, 0, 0, 8, 0, 0, 9, 0], Out, 512),

@@ -97,6 +97,7 @@ internal sealed unsafe partial class VgaCore
         int first = -1, last = -1;
         bool doubled = shape != Shape.Vbe && LinesPerRow == 2;
         uint used = 0;
+        Span<uint> before = image.Width <= 4096 ? stackalloc uint[image.Width] : new uint[image.Width];
         Span<bool> dirty = _vramSize >> 12 <= 16384 ? stackalloc bool[(int)(_vramSize >> 12)] : new bool[_vramSize >> 12];
         TakeDirty(dirty);
         for (int y = 0; y < image.Height; y++)
@@ -121,6 +122,7 @@ internal sealed unsafe partial class VgaCore
             if (!all && !IsDirty(dirty, at, length))
                 continue;
             var row = image.Row(y);
+            row.CopyTo(before);
             switch (shape)
             {
                 case Shape.Vbe:
@@ -137,6 +139,8 @@ internal sealed unsafe partial class VgaCore
                         row[x] = _palette[_vram[at + (uint)x & (_vramSize - 1)]];
                     break;
             }
+            if (!all && before.SequenceEqual(row))
+                continue;
             if (first < 0)
                 first = y;
             last = y;
@@ -144,13 +148,19 @@ internal sealed unsafe partial class VgaCore
         return first < 0 ? default : new ScreenArea(0, first, image.Width, last - first + 1);
     }
 
-    /// <summary>Takes the log and clears it: an atomic exchange a page, before the page is looked at.</summary>
+    /// <summary>Takes the log and clears it: an atomic exchange a page, before the page is looked at. A store that a processor was about to make when its
+    /// page's mark was taken lands behind the look: pages are looked at once more the next time.</summary>
     private void TakeDirty(Span<bool> dirty)
     {
         _services.Space.Map.SynchronizeDirtyLogs();
         bool any = false;
         for (int i = 0; i < dirty.Length; i++)
-            any |= dirty[i] = Volatile.Read(ref _dirty[i]) != 0 && Interlocked.Exchange(ref _dirty[i], 0) != 0;
+        {
+            bool now = Volatile.Read(ref _dirty[i]) != 0 && Interlocked.Exchange(ref _dirty[i], 0) != 0;
+            any |= now;
+            dirty[i] = now || _lookAgain[i];
+            _lookAgain[i] = now;
+        }
         if (any)
             _services.Space.Map.BeginDirtyScan();
     }

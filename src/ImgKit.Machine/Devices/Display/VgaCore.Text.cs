@@ -64,9 +64,13 @@ internal sealed unsafe partial class VgaCore
         bool any = false;
         for (uint i = 0; i < pages; i++)
             any |= Volatile.Read(ref _dirty[i]) != 0 && Interlocked.Exchange(ref _dirty[i], 0) != 0;
-        if (!any)
+        // As with pictures: a second look finds what was under way during the first.
+        bool again = _lookAtFontAgain;
+        _lookAtFontAgain = any;
+        if (any)
+            _services.Space.Map.BeginDirtyScan();
+        else if (!again)
             return false;
-        _services.Space.Map.BeginDirtyScan();
         // the two fonts in use: 256 characters of 32 bytes each
         foreach (uint font in (ReadOnlySpan<uint>)[Font(false), Font(true)])
             for (uint i = 0; i < 8192; i++)
@@ -77,6 +81,7 @@ internal sealed unsafe partial class VgaCore
     }
 
     private uint _fontSum;
+    private bool _lookAtFontAgain;
 
     /// <summary>Plane address of the font that attribute bit 3 selects (sequencer register 3).</summary>
     private uint Font(bool second)

@@ -13,6 +13,7 @@ internal sealed unsafe partial class VgaCore : IPortHandler, IMmioHandler, IStat
     private readonly byte* _vram;
     private readonly uint _vramSize;
     private readonly byte* _dirty;
+    private readonly bool[] _lookAgain;     // pages that had changed at the last look
     private readonly MappedRange _window;
 
     private readonly byte[] _sequencer = new byte[8];
@@ -37,6 +38,7 @@ internal sealed unsafe partial class VgaCore : IPortHandler, IMmioHandler, IStat
         _vram = vram;
         _vramSize = vramSize;
         _dirty = dirty;
+        _lookAgain = new bool[vramSize >> 12];
         services.Ports.Register(0x3B4, 2, this);
         services.Ports.Register(0x3BA, 1, this);
         services.Ports.Register(0x3C0, 16, this);
