@@ -13,7 +13,9 @@ internal sealed unsafe class CpuBoard : IVcpuBus, IDisposable
     private const ulong Idt = 0x1000, Handlers = 0x800, Gdt = 0x2000, Tables = 0x3000, Top = 0x70000;
     private readonly PhysicalMemoryMap _map = new();
     private readonly TranslatorEngine _engine;
+    private const int MaxAccesses = 20000;
     private ulong _time;
+    private int _accesses;
 
     public CpuBoard(CpuModel model)
     {
@@ -40,6 +42,7 @@ internal sealed unsafe class CpuBoard : IVcpuBus, IDisposable
         MakeTables(bits);
         _map.NotifyDeviceWrite(0, Top);
         _time = 0;
+        _accesses = 0;
         Cpu.Reset();
         Cpu.GetState(s);
         for (int i = 0; i < 16; i++)
@@ -128,10 +131,19 @@ internal sealed unsafe class CpuBoard : IVcpuBus, IDisposable
     {
     }
 
-    public ulong MmioRead(ulong physicalAddress, int size) => physicalAddress & 0xFF;
-
-    public void MmioWrite(ulong physicalAddress, ulong value, int size)
+    public ulong MmioRead(ulong physicalAddress, int size)
     {
+        CountAccess();
+        return physicalAddress & 0xFF;
+    }
+
+    public void MmioWrite(ulong physicalAddress, ulong value, int size) => CountAccess();
+
+    // A repeated instruction may go through all of the address space.
+    private void CountAccess()
+    {
+        if (++_accesses >= MaxAccesses)
+            Cpu.Kick();
     }
 
     public int AcknowledgeInterrupt(Vcpu cpu) => -1;

@@ -97,6 +97,6 @@ public static unsafe class StateTransfer
         ulong components = BitConverter.ToUInt64(area[512..]) & (model.SupportedXcr0 | 3);
         BitConverter.TryWriteBytes(area[512..], components);
         area[520..576].Clear();
-        BitConverter.TryWriteBytes(area[24..], BitConverter.ToUInt32(area[24..]) & 0xFFFF);
+        BitConverter.TryWriteBytes(area[24..], BitConverter.ToUInt32(area[24..]) & InstructionSupport.MxcsrMask(model));
     }
 }

@@ -35,6 +35,9 @@ public sealed class InstructionSupport
     /// <summary>Whether one need is met.</summary>
     public bool Allows(CpuidFeature need) => (_allowed[((int)need >> 6) & 3] >> ((int)need & 63) & 1) != 0;
 
+    /// <summary>Bits of MXCSR that exist: misaligned-exception mask (bit 17) with <see cref="CpuFeature.MisalignSse"/> only.</summary>
+    internal static uint MxcsrMask(CpuModel model) => model.Has(CpuFeature.MisalignSse) ? 0x2FFFFu : 0xFFFF;
+
     private static bool Allows(CpuModel model, CpuidFeature need) => need switch
     {
         CpuidFeature.INTEL8086 or CpuidFeature.INTEL186 or CpuidFeature.INTEL286 or CpuidFeature.INTEL386 or CpuidFeature.INTEL486

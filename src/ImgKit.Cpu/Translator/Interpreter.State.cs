@@ -9,7 +9,8 @@ namespace ImgKit.Cpu.Translator;
 internal sealed unsafe partial class Interpreter
 {
     private const int LegacySize = 512, HeaderSize = 64, AvxOffset = 576;
-    private const uint MxcsrMask = 0xFFFF;
+
+    private uint MxcsrMask => ImgKit.Cpu.Models.InstructionSupport.MxcsrMask(memory.Model);
 
     private ulong* StateComponents => (ulong*)(_c->XsaveArea + LegacySize);
 
@@ -26,14 +27,14 @@ internal sealed unsafe partial class Interpreter
                 RestoreLegacy();
                 return true;
             case Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64:
-                Xsave(false);
+                Xsave(false, _i.Mnemonic is Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64);
                 return true;
             case Mnemonic.Xsavec or Mnemonic.Xsavec64:
-                Xsave(true);
+                Xsave(true, true);
                 return true;
             case Mnemonic.Xsaves or Mnemonic.Xsaves64:
                 ControlRegisters.RequireSupervisor(_c);
-                Xsave(true);
+                Xsave(true, true);
                 return true;
             case Mnemonic.Xrstors or Mnemonic.Xrstors64:
                 ControlRegisters.RequireSupervisor(_c);
@@ -121,42 +122,64 @@ internal sealed unsafe partial class Interpreter
         if (!sse)
             *(uint*)(_c->XsaveArea + 24) = mxcsr;
         CopyIn(linear + 32, _c->XsaveArea + 32, sse ? 128 + (Is64 ? 256 : 128) : 128);
+        ClearReserved();
+    }
+
+    /// <summary>Behind each of the x87 registers, whatever an image had there.</summary>
+    private void ClearReserved()
+    {
+        for (int i = 0; i < 8; i++)
+            new Span<byte>(_c->XsaveArea + RegistersField + 16 * i + RegisterSize, 6).Clear();
     }
 
     private ulong RequestedComponents => Pair() & _c->Xcr0 & 7;
 
-    private void Xsave(bool compact)
+    /// <summary>XSAVE and its kin.</summary>
+    /// <param name="compact">XSAVEC and XSAVES: the header says which components there are.</param>
+    /// <param name="skips">What is in its initial state is not written.</param>
+    private void Xsave(bool compact, bool skips)
     {
+        const uint initialMxcsr = 0x1F80;
         RequireXsave();
         ulong mask = RequestedComponents;
         int size = (mask & 4) != 0 ? AvxOffset + 256 : AvxOffset;
         ulong linear = Area(size, 64, true);
         ulong inUse = *StateComponents & mask;
+        uint mxcsr = *(uint*)(_c->XsaveArea + 24);
+        if (compact && mxcsr != initialMxcsr)
+            inUse |= mask & 2;
+        ulong written = skips ? inUse : mask;
         Materialise();
-        if ((mask & 1) != 0)
+        if ((written & 1) != 0)
         {
             StorePointers(linear);
             CopyOut(linear + 32, _c->XsaveArea + 32, 128);
         }
-        if ((mask & 6) != 0)
+        if ((compact ? written & 2 : mask & 6) != 0)
         {
-            memory.WriteLinear(linear + 24, *(uint*)(_c->XsaveArea + 24), 4);
+            memory.WriteLinear(linear + 24, mxcsr, 4);
             memory.WriteLinear(linear + 28, MxcsrMask, 4);
         }
-        if ((mask & 2) != 0)
+        if ((written & 2) != 0)
             CopyOut(linear + 160, _c->XsaveArea + 160, Is64 ? 256 : 128);
-        if ((mask & 4) != 0)
+        if ((written & 4) != 0)
             CopyOut(linear + AvxOffset, _c->XsaveArea + AvxOffset, Is64 ? 256 : 128);
+        ulong old = compact ? 0 : memory.ReadLinear(linear + LegacySize, 8);
+        memory.WriteLinear(linear + LegacySize, old & ~mask | inUse, 8);
         if (compact)
-        {
-            memory.WriteLinear(linear + LegacySize, inUse, 8);
             memory.WriteLinear(linear + LegacySize + 8, mask | 1UL << 63, 8);
-        }
-        else
-        {
-            ulong old = memory.ReadLinear(linear + LegacySize, 8);
-            memory.WriteLinear(linear + LegacySize, old & ~mask | inUse, 8);
-        }
+    }
+
+    /// <summary>Whether XRSTOR refuses an image for its header (Intel SDM 1, 13.8.1 and 13.8.2).</summary>
+    private bool IsBadHeader(ulong header, ulong present, ulong compaction)
+    {
+        if (compaction >> 63 == 0)
+            return (present & ~_c->Xcr0) != 0 || compaction != 0 || memory.ReadLinear(header + 16, 8) != 0;
+        ulong reserved = 0;
+        for (uint at = 16; at < HeaderSize; at += 8)
+            reserved |= memory.ReadLinear(header + at, 8);
+        compaction &= ~(1UL << 63);
+        return reserved != 0 || (compaction & ~_c->Xcr0) != 0 || (present & ~compaction) != 0;
     }
 
     private void Xrstor()
@@ -167,7 +190,7 @@ internal sealed unsafe partial class Interpreter
         ulong present = memory.ReadLinear(linear + LegacySize, 8);
         ulong compaction = memory.ReadLinear(linear + LegacySize + 8, 8);
         bool compact = compaction >> 63 != 0;
-        if (compact ? (compaction & ~(1UL << 63) & ~_c->Xcr0) != 0 || (present & ~compaction) != 0 : (present & ~_c->Xcr0) != 0 || compaction != 0)
+        if (IsBadHeader(linear + LegacySize, present, compaction))
             throw new GuestFault(13, 0);
         if ((mask & 6) != 0 && !compact || (mask & present & 2) != 0)
         {
@@ -183,6 +206,7 @@ internal sealed unsafe partial class Interpreter
         {
             LoadPointers(linear);
             CopyIn(linear + 32, _c->XsaveArea + 32, 128);
+            ClearReserved();
         }
         if ((load & 2) != 0)
             CopyIn(linear + 160, _c->XsaveArea + 160, Is64 ? 256 : 128);

@@ -54,7 +54,7 @@ internal sealed class TranslatorTarget : IFuzzTarget, IDisposable
         _slow.Cpu.GetState(_stepped);
         if (exit == VcpuExit.InternalError)
             throw new InvalidOperationException($"stepping: {_slow.Cpu.Failure} {_slow.Cpu.FailureDetail}");
-        if (_steps >= MaxSteps)
+        if (_steps >= MaxSteps || exit == VcpuExit.Kicked)
             return;
         var other = _fast.Cpu.Run();
         _fast.Cpu.GetState(_translated);
