@@ -404,12 +404,16 @@ internal static class Options
     {
         if (value is "help" or "?")
             throw new HelpRequested("Log items (comma separated):\nevents     what monitors are told: RESET, STOP, SHUTDOWN, BLOCK_IO_ERROR ...\n"
+                + "exec       each instruction, with the registers that the one before has changed (software CPU; slow)\n"
                 + "exits      at the end, what each processor left the guest for (KVM)\n");
         foreach (string item in value.Split(','))
             switch (item)
             {
                 case "events":
                     s.LogEvents = true;
+                    break;
+                case "exec":
+                    s.LogExecution = true;
                     break;
                 case "exits":
                     s.LogExits = true;

@@ -54,6 +54,7 @@ internal static class Program
         using var builder = new MachineBuilder(settings);
         var pc = builder.Build();
         int log = OpenLog(settings, pc);
+        var execution = settings.LogExecution ? new ExecutionLog(log, pc) : null;
         WritePidFile(settings);
         using var term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Ask(c, pc));
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Ask(c, pc));
@@ -69,6 +70,7 @@ internal static class Program
         }
         finally
         {
+            execution?.End();
             if (settings.PidFile != null)
                 File.Delete(settings.PidFile);
         }
@@ -99,7 +101,7 @@ internal static class Program
         if (settings.LogFile == null)
             return -1;
         int fd = settings.LogFile == "-" ? 2 : Descriptors.Create(settings.LogFile);
-        if (settings.LogEvents || !settings.LogExits)
+        if (settings.LogEvents || settings is { LogExits: false, LogExecution: false })
             pc.EventRaised += e => Write(fd, $"{DateTime.UtcNow:HH:mm:ss.fff} {e.Name}{string.Concat(e.Data.Select(d => $" {d.Name}={d.Value}"))}\n");
         return fd;
     }

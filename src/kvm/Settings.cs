@@ -72,5 +72,6 @@ internal sealed class Settings
     internal bool NoShutdown { get; set; }
     internal string? LogFile { get; set; }
     internal bool LogEvents { get; set; }
+    internal bool LogExecution { get; set; }
     internal bool LogExits { get; set; }
 }

@@ -1,7 +1,7 @@
 namespace ImgKit.Guests;
 
 /// <summary>Firmware of a few kilobytes: less than its window below 1 MiB.</summary>
-public sealed class SmallFirmwareTests
+public sealed class SmallFirmwareTests : IDisposable
 {
     // Prints what is at the window's begin and at its own, from real mode and its shadow; ends with status 33.
     private const string Firmware = """
@@ -9,7 +9,7 @@ public sealed class SmallFirmwareTests
             .org 0
             .byte 'a'
         start:
-            movw $0x3F8, %dx
+            movl $0x3F8, %edx
             movw $0xE000, %ax
             movw %ax, %ds
             movb 0, %al
@@ -30,25 +30,39 @@ public sealed class SmallFirmwareTests
 
         """;
 
+    private readonly string _folder = Directory.CreateTempSubdirectory("firmware").FullName;
+
+    public SmallFirmwareTests()
+    {
+        File.WriteAllText(At("rom.s"), Firmware);
+        Tool.Run("/usr/bin/as", "--32", "-o", At("rom.o"), At("rom.s"));
+        Tool.Run("/usr/bin/objcopy", "-O", "binary", "-j", ".text", At("rom.o"), At("rom"));
+    }
+
+    public void Dispose() => Directory.Delete(_folder, true);
+
+    private string At(string name) => Path.Combine(_folder, name);
+
     [Theory]
     [InlineData("pc")]
     [InlineData("isapc")]
     public void What_lies_before_it_reads_as_ones(string machine)
     {
-        string folder = Directory.CreateTempSubdirectory("firmware").FullName;
-        try
-        {
-            string At(string name) => Path.Combine(folder, name);
-            File.WriteAllText(At("rom.s"), Firmware);
-            Tool.Run("/usr/bin/as", "--32", "-o", At("rom.o"), At("rom.s"));
-            Tool.Run("/usr/bin/objcopy", "-O", "binary", "-j", ".text", At("rom.o"), At("rom"));
-            using var guest = new Guest("-M", machine, "-m", "16", "-bios", At("rom"), "-device", "isa-debug-exit,iosize=4");
-            Assert.Equal(33, guest.WaitForExit(60));
-            Assert.Equal("\u00FFa", guest.Serial);
-        }
-        finally
-        {
-            Directory.Delete(folder, true);
-        }
+        using var guest = new Guest("-M", machine, "-m", "16", "-bios", At("rom"), "-device", "isa-debug-exit,iosize=4");
+        Assert.Equal(33, guest.WaitForExit(60));
+        Assert.Equal("\u00FFa", guest.Serial);
+    }
+
+    [Fact]
+    public void Each_instruction_is_logged_with_what_the_one_before_has_changed()
+    {
+        using var guest = new Guest("-m", "16", "-bios", At("rom"), "-device", "isa-debug-exit,iosize=4", "-d", "exec", "-D", At("log"));
+        Assert.Equal(33, guest.WaitForExit(60));
+        string[] lines = File.ReadAllLines(At("log"));
+        Assert.StartsWith("0 f000:000000000000fff0 ", lines[0]);
+        Assert.Equal(["0 ff00:0000000000000001", "0 ff00:0000000000000007 rdx=3f8", "0 ff00:000000000000000a rax=e000",
+            "0 ff00:000000000000000c", "0 ff00:000000000000000f rax=e0ff"], lines[1..6]);
+        Assert.StartsWith("0 ff00:", lines[^1]);
+        Assert.Contains(" rdx=501", lines[^1]);
     }
 }
