@@ -90,7 +90,7 @@ if [ "$(dd if=/dev/vda bs=16 count=1 skip=262144 2>/dev/null)" = "reboot once he
 fi
 echo "GUEST-MODEL $(grep -m 1 '^model name' /proc/cpuinfo | cut -d: -f2 | sed 's/^ //')"
 echo "GUEST-HYPERVISOR $(dmesg | grep -m 1 'Hypervisor detected' | sed 's/.*: //')"
-echo "GUEST-CPUS $(grep -c ^processor /proc/cpuinfo) clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+echo "GUEST-CPUS $(grep -c ^processor /proc/cpuinfo) clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource) timer $(cat /sys/devices/system/clockevents/clockevent0/current_device)"
 for b in vda sda; do
   [ -b /dev/$b ] || continue
   echo "GUEST-MD5 $b $(dd if=/dev/$b bs=64k count=16 2>/dev/null | md5sum | cut -d' ' -f1)"

@@ -82,6 +82,7 @@ internal sealed class EngineChooser
                 HasOwnTopology = _kvmModel.HasOwnTopology,
                 HideKvm = _kvmModel.HideKvm,
                 HyperV = _kvmModel.HyperV,
+                HyperVSpinlocks = _kvmModel.HyperVSpinlocks,
                 HyperVVendor = _kvmModel.HyperVVendor,
                 TscKilohertz = _kvmModel.TscKilohertz,
             }, _kvm));

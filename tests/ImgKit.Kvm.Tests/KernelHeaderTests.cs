@@ -30,6 +30,7 @@ public sealed class KernelHeaderTests
 
     private static readonly Dictionary<string, string> s_fieldNames = new()
     {
+        ["kvm_hyperv_exit.result"] = "u.hcall.result",
         ["kvm_irq_routing_entry.irqchip"] = "u.irqchip",
         ["kvm_irq_routing_entry.msi"] = "u.msi",
     };

@@ -82,8 +82,26 @@ public sealed class KvmCpuModelTests
         Assert.Equal(HyperVFeatures.All & ~HyperVFeatures.Reset, new KvmCpuModel("host,hv-passthrough,hv-reset=off", CpuTopology.Single).HyperV);
     }
 
+    [Fact]
+    public void Enlightenments_are_those_that_the_kernel_lists()
+    {
+        const HyperVFeatures Wanted = HyperVFeatures.Time | HyperVFeatures.ProcessorIndex | HyperVFeatures.SyntheticInterrupts | HyperVFeatures.TlbFlush;
+        CpuidLeaf[] Listed(uint access, uint hints) => [new(0x40000003, 0, false, access, 0, 0, 0), new(0x40000004, 0, false, hints, 0, 0, 0)];
+        Assert.Equal(Wanted, HyperV.Restrict(Wanted, Listed(0x246, 0x804), true));
+        string Refused(CpuidLeaf[]? listed, bool kernelApics) => Assert.Throws<KvmException>(() => HyperV.Restrict(Wanted, listed, kernelApics)).Message;
+        Assert.Equal("Hyper-V paravirtualized TLB flush (hv-tlbflush) is not supported by kernel", Refused(Listed(0x246, 0), true));
+        Assert.Equal("Hyper-V synthetic interrupt controller (hv-synic) is not supported by kernel", Refused(null, true));
+        Assert.Equal("Hyper-V synthetic interrupt controller (hv-synic) needs the kernel's local APICs (kernel_irqchip=on or split)", Refused(Listed(0x246, 0x804), false));
+        Assert.Equal(HyperVFeatures.Relaxed | HyperVFeatures.Time | HyperVFeatures.ProcessorIndex | HyperVFeatures.Spinlocks,
+            HyperV.Restrict(HyperVFeatures.All, Listed(0x24E, 0), false)); // timers without the controller that they need are none
+        Assert.Equal(0x1FFFu, new KvmCpuModel("host,hv-spinlocks=0x1fff", CpuTopology.Single).HyperVSpinlocks);
+    }
+
     [Theory]
     [InlineData("host,hv-magic", "'hv-magic' is not an enlightenment that is there")]
+    [InlineData("host,hv-synic", "Hyper-V synthetic interrupt controller (hv-synic) requires Hyper-V VP_INDEX MSR (hv-vpindex)")]
+    [InlineData("host,hv-vpindex,hv-synic,hv-stimer", "Hyper-V synthetic timers (hv-stimer) requires Hyper-V clocksources (hv-time)")]
+    [InlineData("host,hv-spinlocks=2", "Property 'hv-spinlocks' takes a number from 0xfff on, not '2'")]
     [InlineData("host,speed=9", "Parameter 'speed' expects 'on' or 'off'")]
     [InlineData("host,+speed", "Property 'host-x86_64-cpu.speed' not found")]
     [InlineData("host,family=6", "Property 'family' cannot be set with -cpu host: it shows the host's processor as it is")]

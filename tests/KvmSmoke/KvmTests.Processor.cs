@@ -48,7 +48,7 @@ internal sealed unsafe partial class KvmTests
         Check.Equal(2u, GuestCpuid(g, 1, 1, 0)[1] >> 16 & 0xFF, "processors of the package");
     }
 
-    private static void HyperV()
+    private static void HyperVLeaves()
     {
         using var g = Make(InterruptControllers.Machine, new KvmOptions
         {
@@ -59,6 +59,45 @@ internal sealed unsafe partial class KvmTests
         Check.Equal("Microsoft Hv", Name(GuestCpuid(g, 0, 0x40000000, 0)), "signature");
         Check.Equal(0x31237648u, GuestCpuid(g, 0, 0x40000001, 0)[0], "interface");
         Check.Equal("KVMKVMKVM", Name(GuestCpuid(g, 0, 0x40000100, 0)), "KVM's leaves move up");
+    }
+
+    private static void SyntheticTimers()
+    {
+        using var g = Make(InterruptControllers.Kernel, new KvmOptions
+        {
+            HyperV = HyperVFeatures.Time | HyperVFeatures.ProcessorIndex | HyperVFeatures.SyntheticInterrupts | HyperVFeatures.SyntheticTimers
+                | HyperVFeatures.DirectTimers,
+        });
+        foreach (byte vector in new byte[] { 0x55, 0x56 })
+        {
+            g.Vector(vector, vector * 0x40);
+            g.Load(16, vector * 0x40u, a => ApicHandler(a, vector));
+        }
+        // TLFS 11.8 and 12.4: message page, SINT2, controller; timer 0 to SINT2 with a message, timer 1 direct; both at times past
+        var cpu = g.Real(a =>
+        {
+            var wait = a.CreateLabel();
+            EnableX2Apic(a, true);
+            WriteMsr(a, 0x40000000, 1, 0x81000000); // guest OS id
+            WriteMsr(a, 0x40000083, 0x5000 | 1);
+            WriteMsr(a, 0x40000092, 0x55);
+            WriteMsr(a, 0x40000080, 1);
+            a.sti();
+            WriteMsr(a, 0x400000B0, 2 << 16 | 1 << 3);
+            WriteMsr(a, 0x400000B1, 1);
+            WriteMsr(a, 0x400000B2, 1 << 12 | 0x56 << 4 | 1 << 3);
+            WriteMsr(a, 0x400000B3, 1);
+            a.Label(ref wait);
+            a.pause();
+            a.cmp(__dword_ptr[0x5200], 0);
+            a.je(wait);
+            a.mov(al, 1);
+            a.@out(0x80, al);
+            End(a);
+        });
+        RunToEnd(g, cpu);
+        Check.Equal(0x80000010u, *(uint*)(g.Ram + 0x5200), "message of an expired timer");
+        Check.Sequence([0x55u, 0x56u], g.Bus.Written(0x81).Order(), "interrupts");
     }
 
     private static void UnknownMsr()

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.Intrinsics.X86;
 using ImgKit.Cpu.Models;
 
@@ -17,7 +18,7 @@ public sealed class KvmCpuModel
     private readonly uint[] _asked = new uint[CpuFeatureNames.WordCount], _removed = new uint[CpuFeatureNames.WordCount];
 
     /// <summary>Takes the whole of a <c>-cpu</c> option. Beyond those of <see cref="CpuModel.Parse(string, CpuTopology)"/> it knows <c>kvm=off</c> and
-    /// <c>hv_NAME</c> (relaxed, vapic, time, vpindex, runtime, frequencies, spinlocks, reset, passthrough for all, and vendor_id=TEXT).
+    /// <c>hv_NAME</c> (those of <see cref="HyperVFeatures"/>, passthrough for all, spinlocks=TRIES and vendor_id=TEXT).
     /// Throws <see cref="CpuModelException"/>.</summary>
     public KvmCpuModel(string option, CpuTopology topology)
     {
@@ -35,8 +36,10 @@ public sealed class KvmCpuModel
                 HideKvm = !CpuModelOptions.Boolean(key, value);
             else if (key == "hv-vendor-id")
                 HyperVVendor = value.Length is > 0 and <= 12 ? value : throw new CpuModelException("Property 'hv-vendor-id' must have 1 to 12 characters");
+            else if (key == "hv-spinlocks")
+                SetSpinlocks(value);
             else if (key.StartsWith("hv-", StringComparison.Ordinal))
-                HyperV = value is "off" or "no" or "false" or "n" ? HyperV & ~FeatureOf(key) : HyperV | FeatureOf(key);
+                HyperV = CpuModelOptions.Boolean(key, value) ? HyperV | Kvm.HyperV.Parse(key) : HyperV & ~Kvm.HyperV.Parse(key);
             else if (part.StartsWith('+') || part.StartsWith('-'))
                 Mark(part[1..], part[0] == '+');
             else if (!properties.TrySet(name, value))
@@ -46,10 +49,27 @@ public sealed class KvmCpuModel
             if (named && key != "kvm" && !key.StartsWith("hv-", StringComparison.Ordinal))
                 kept.Add(part);
         }
+        if (Kvm.HyperV.FindMissing(HyperV) is { } missing)
+            throw new CpuModelException(missing);
         _enforce = properties.Enforce;
         TscKilohertz = (int)(properties.TscFrequency / 1000);
         if (named)
             _model = CpuModel.Parse(string.Join(',', kept), topology, translated: false);
+    }
+
+    // 0xFFFFFFFF stands for never, as the leaf has it
+    private void SetSpinlocks(string value)
+    {
+        bool hex = value.StartsWith("0x", StringComparison.OrdinalIgnoreCase);
+        if (value is "on")
+            HyperVSpinlocks = 0xFFF;
+        else if (value is "off")
+            HyperVSpinlocks = uint.MaxValue;
+        else if (uint.TryParse(hex ? value.AsSpan(2) : value, hex ? NumberStyles.AllowHexSpecifier : NumberStyles.None, CultureInfo.InvariantCulture, out uint tries) && tries >= 0xFFF)
+            HyperVSpinlocks = tries;
+        else
+            throw new CpuModelException($"Property 'hv-spinlocks' takes a number from 0xfff on, not '{value}'");
+        HyperV = HyperVSpinlocks == uint.MaxValue ? HyperV & ~HyperVFeatures.Spinlocks : HyperV | HyperVFeatures.Spinlocks;
     }
 
     private void Mark(string flag, bool on)
@@ -63,7 +83,10 @@ public sealed class KvmCpuModel
     public bool HideKvm { get; }
 
     /// <summary>Enlightenments asked for.</summary>
-    public HyperVFeatures HyperV { get; }
+    public HyperVFeatures HyperV { get; private set; }
+
+    /// <summary><c>hv-spinlocks</c>: tries after which the guest reports a spin; the largest number: never.</summary>
+    public uint HyperVSpinlocks { get; private set; } = uint.MaxValue;
 
     /// <summary><c>hv_vendor_id</c>: what the Hyper-V leaves call the hypervisor; null: as Hyper-V does.</summary>
     public string? HyperVVendor { get; }
@@ -73,20 +96,6 @@ public sealed class KvmCpuModel
 
     /// <summary>host and max take what KVM supports, with topology by count alone; a named model has its own leaves.</summary>
     public bool HasOwnTopology => _model is not null;
-
-    private static HyperVFeatures FeatureOf(string key) => key[3..] switch
-    {
-        "relaxed" => HyperVFeatures.Relaxed,
-        "vapic" => HyperVFeatures.VirtualApic,
-        "time" => HyperVFeatures.Time,
-        "vpindex" => HyperVFeatures.ProcessorIndex,
-        "runtime" => HyperVFeatures.Runtime,
-        "frequencies" => HyperVFeatures.Frequencies,
-        "spinlocks" => HyperVFeatures.Spinlocks,
-        "reset" => HyperVFeatures.Reset,
-        "passthrough" => HyperVFeatures.All,
-        _ => throw new CpuModelException($"'{key}' is not an enlightenment that is there"),
-    };
 
     /// <summary>Where KVM's leaves show a word of flags.</summary>
     private static (uint Function, uint Index, int Register) Place(CpuidWord word) => word switch

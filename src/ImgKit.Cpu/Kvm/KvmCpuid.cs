@@ -110,9 +110,7 @@ internal static class KvmCpuid
         uint kvm = KvmBase;
         if (options.HyperV != HyperVFeatures.None)
         {
-            if (vm.VmExtension(KVM_CAP_HYPERV) == 0)
-                throw new KvmException("this kernel's KVM has no Hyper-V interface");
-            AddHyperV(options.HyperV, options.HyperVVendor ?? "Microsoft Hv", leaves);
+            leaves.AddRange(HyperV.Leaves(vm.HyperVFeatures, options.HyperVVendor ?? "Microsoft Hv", options.HyperVSpinlocks));
             kvm += 0x100;
         }
         if (options.HideKvm)
@@ -126,39 +124,5 @@ internal static class KvmCpuid
                 l = l with { Eax = l.Eax & ~(1u << 4 | 1u << 6 | 1u << 7 | 1u << 11 | 1u << 14 | 1u << 15) }; // async page faults, PV EOI, unhalt, PV IPI, ...: need kernel APICs
             leaves.Add(l);
         }
-    }
-
-    private static void AddHyperV(HyperVFeatures f, string vendor, List<CpuidLeaf> leaves)
-    {
-        bool Has(HyperVFeatures x) => (f & x) != 0;
-        Span<byte> name = stackalloc byte[12];
-        name.Clear();
-        for (int i = 0; i < Math.Min(vendor.Length, 12); i++)
-            name[i] = (byte)vendor[i];
-        var words = MemoryMarshal.Cast<byte, uint>(name);
-        leaves.Add(new CpuidLeaf(KvmBase, 0, false, KvmBase + 5, words[0], words[1], words[2]));
-        leaves.Add(new CpuidLeaf(KvmBase + 1, 0, false, 0x31237648, 0, 0, 0)); // "Hv#1"
-        leaves.Add(new CpuidLeaf(KvmBase + 2, 0, false, 14393, 0x000A0000, 0, 0)); // the build of Windows Server 2016
-        uint access = 1u << 5; // hypercall MSRs
-        if (Has(HyperVFeatures.Runtime))
-            access |= 1u << 0;
-        if (Has(HyperVFeatures.Time))
-            access |= 1u << 1 | 1u << 9;
-        if (Has(HyperVFeatures.VirtualApic))
-            access |= 1u << 4;
-        if (Has(HyperVFeatures.ProcessorIndex))
-            access |= 1u << 6;
-        if (Has(HyperVFeatures.Reset))
-            access |= 1u << 7;
-        uint misc = 0;
-        if (Has(HyperVFeatures.Frequencies))
-        {
-            access |= 1u << 11;
-            misc |= 1u << 8;
-        }
-        leaves.Add(new CpuidLeaf(KvmBase + 3, 0, false, access, 0, 0, misc));
-        uint hints = (Has(HyperVFeatures.VirtualApic) ? 1u << 3 : 0) | (Has(HyperVFeatures.Relaxed) ? 1u << 5 : 0);
-        leaves.Add(new CpuidLeaf(KvmBase + 4, 0, false, hints, Has(HyperVFeatures.Spinlocks) ? 0xFFFu : 0xFFFFFFFF, 0, 0));
-        leaves.Add(new CpuidLeaf(KvmBase + 5, 0, false, 240, 512, 0, 0));
     }
 }

@@ -26,6 +26,7 @@ internal static class KvmExits
         KVM_EXIT_INTR => "signal",
         KVM_EXIT_SET_TPR => "task priority",
         KVM_EXIT_IOAPIC_EOI => "end of interrupt",
+        KVM_EXIT_HYPERV => "Hyper-V",
         KVM_EXIT_X86_RDMSR => "rdmsr",
         KVM_EXIT_X86_WRMSR => "wrmsr",
         _ => "other",

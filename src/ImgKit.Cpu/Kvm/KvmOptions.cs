@@ -31,6 +31,9 @@ public sealed class KvmOptions
     /// <summary>Hyper-V enlightenments offered to the guest.</summary>
     public HyperVFeatures HyperV { get; init; }
 
+    /// <summary>With <see cref="HyperVFeatures.Spinlocks"/>: tries after which the guest reports a spin.</summary>
+    public uint HyperVSpinlocks { get; init; } = uint.MaxValue;
+
     /// <summary>What the Hyper-V leaves call the hypervisor, 1 to 12 characters; null: as Hyper-V does.</summary>
     public string? HyperVVendor { get; init; }
 
@@ -39,39 +42,4 @@ public sealed class KvmOptions
 
     /// <summary>Guest TSC frequency in kHz; 0: the host's. Other values need TSC scaling.</summary>
     public int TscKilohertz { get; init; }
-}
-
-/// <summary>Enlightenments of Microsoft's Hypervisor Top-Level Functional Specification that KVM implements.</summary>
-[Flags]
-public enum HyperVFeatures
-{
-    /// <summary>No Hyper-V interface.</summary>
-    None = 0,
-
-    /// <summary>hv_relaxed: no watchdog time-outs.</summary>
-    Relaxed = 1,
-
-    /// <summary>hv_vapic: APIC access MSRs and assist page.</summary>
-    VirtualApic = 2,
-
-    /// <summary>hv_time: reference counter and reference TSC page.</summary>
-    Time = 4,
-
-    /// <summary>hv_vpindex: index MSR.</summary>
-    ProcessorIndex = 8,
-
-    /// <summary>hv_runtime: run-time MSR.</summary>
-    Runtime = 16,
-
-    /// <summary>hv_frequencies: TSC and APIC frequency MSRs.</summary>
-    Frequencies = 32,
-
-    /// <summary>hv_spinlocks: long spins are reported (0xfff tries).</summary>
-    Spinlocks = 64,
-
-    /// <summary>hv_reset: reset MSR.</summary>
-    Reset = 128,
-
-    /// <summary>hv_passthrough: all of them.</summary>
-    All = 255,
 }

@@ -100,6 +100,20 @@ public sealed unsafe partial class KvmVcpu
         _fd.Call(KVM_X86_SETUP_MCE, &capabilities, "machine-check banks");
     }
 
+    /// <summary>The kernel's own way: the message and event pages lie in the guest's memory.</summary>
+    private void EnableSyntheticInterrupts()
+    {
+        var cap = new kvm_enable_cap { cap = KVM_CAP_HYPERV_SYNIC };
+        _fd.Call(KVM_ENABLE_CAP, &cap, "synthetic interrupt controller");
+    }
+
+    // Where the pages lie is the kernel's matter; there is nobody here to take a guest's messages (TLFS 4.13: invalid connection ID).
+    private void HyperVExit()
+    {
+        if (_run->hyperv.type == KVM_EXIT_HYPERV_HCALL)
+            _run->hyperv.result = 0x12;
+    }
+
     private void Fail(string what) => _failure = $"KVM: {what}";
 
     private string DescribeExit()

@@ -63,6 +63,8 @@ public sealed unsafe partial class KvmVcpu : Vcpu
             if (machine.Options.TscKilohertz is > 0 and var khz)
                 _fd.Call(KVM_SET_TSC_KHZ, (nuint)khz, $"TSC frequency of {khz} kHz");
             KvmCpuid.Apply(machine, _fd, index);
+            if (machine.HyperVFeatures.HasFlag(HyperVFeatures.SyntheticInterrupts))
+                EnableSyntheticInterrupts();
             SetUpMachineCheck();
             kvm_sregs sregs;
             _fd.Call(KVM_GET_SREGS, &sregs, "segment registers");
@@ -197,6 +199,9 @@ public sealed unsafe partial class KvmVcpu : Vcpu
             case KVM_EXIT_SHUTDOWN:
                 exit = VcpuExit.Shutdown;
                 return true;
+            case KVM_EXIT_HYPERV:
+                HyperVExit();
+                return false;
             case KVM_EXIT_SYSTEM_EVENT when _run->system_event.type is KVM_SYSTEM_EVENT_SHUTDOWN or KVM_SYSTEM_EVENT_RESET:
                 exit = VcpuExit.Shutdown;
                 return true;

@@ -62,6 +62,8 @@ public sealed unsafe partial class KvmVm : CpuEngine
                 _vm.Call(KVM_SET_IDENTITY_MAP_ADDR, &identity, "identity map");
             if (_vm.Extension(KVM_CAP_SET_TSS_ADDR) > 0)
                 _vm.Call(KVM_SET_TSS_ADDR, (nuint)(IdentityMapAddress + 0x1000), "TSS address");
+            if (options.HyperV != HyperVFeatures.None)
+                HyperVFeatures = FindHyperV();
             CreateInterruptControllers();
             if (options.InterruptControllers != InterruptControllers.Machine && _vm.Extension(KVM_CAP_IRQ_ROUTING) > 24)
                 _routing = new KvmIrqRouting(_vm, options.InterruptControllers);
@@ -101,6 +103,17 @@ public sealed unsafe partial class KvmVm : CpuEngine
     public IReadOnlyList<CpuidLeaf> SupportedCpuid => _system.SupportedCpuid;
 
     internal KvmOptions Options => _options;
+
+    /// <summary>Enlightenments that the guest gets.</summary>
+    internal HyperVFeatures HyperVFeatures { get; }
+
+    private HyperVFeatures FindHyperV()
+    {
+        if (_vm.Extension(KVM_CAP_HYPERV) == 0)
+            throw new KvmException("this kernel's KVM has no Hyper-V interface");
+        var supported = _system.Fd.Extension(KVM_CAP_SYS_HYPERV_CPUID) > 0 ? KvmCpuid.GetSupported(_system.Fd, KVM_GET_SUPPORTED_HV_CPUID) : null;
+        return HyperV.Restrict(_options.HyperV, supported, _options.InterruptControllers != InterruptControllers.Machine);
+    }
 
     internal KvmSystem System => _system;
 

@@ -53,9 +53,9 @@ public static class CpuFeatureNames
         }
         for (int word = 0; word < WordCount && name != "-"; word++)
         {
-            int bit = Array.IndexOf(WordNames[word].Split(' '), name);
+            int bit = Find(WordNames[word], name);
             if (bit < 0 && name.Contains('_', StringComparison.Ordinal))
-                bit = Array.IndexOf(WordNames[word].Split(' '), name.Replace('_', '-'));
+                bit = Find(WordNames[word], name.Replace('_', '-'));
             if (bit >= 0)
             {
                 feature = (CpuFeature)((word << 5) | bit);
@@ -64,6 +64,19 @@ public static class CpuFeatureNames
         }
         feature = default;
         return false;
+    }
+
+    // A model names dozens of flags at every start: nothing is split off.
+    private static int Find(ReadOnlySpan<char> names, ReadOnlySpan<char> name)
+    {
+        int bit = 0;
+        foreach (var at in names.Split(' '))
+        {
+            if (names[at].SequenceEqual(name))
+                return bit;
+            bit++;
+        }
+        return -1;
     }
 
     /// <summary>All names, alphabetically, for <c>-cpu help</c>.</summary>

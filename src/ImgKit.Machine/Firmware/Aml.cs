@@ -9,8 +9,10 @@ internal static class Aml
 {
     internal static byte[] Join(params byte[][] parts)
     {
-        var all = new byte[parts.Sum(p => p.Length)];
-        int at = 0;
+        int length = 0, at = 0;
+        foreach (var p in parts)
+            length += p.Length;
+        var all = new byte[length];
         foreach (var p in parts)
         {
             p.CopyTo(all, at);

@@ -59,6 +59,7 @@ internal static class KvmApi
     public const uint KVM_SET_VCPU_EVENTS = 0x4040aea0;
     public const uint KVM_GET_DEBUGREGS = 0x8080aea1;
     public const uint KVM_SET_DEBUGREGS = 0x4080aea2;
+    public const uint KVM_GET_SUPPORTED_HV_CPUID = 0xc008aec1;
     public const uint KVM_ENABLE_CAP = 0x4068aea3;
     public const uint KVM_GET_XSAVE = 0x9000aea4;
     public const uint KVM_SET_XSAVE = 0x5000aea5;
@@ -83,6 +84,8 @@ internal static class KvmApi
     public const uint KVM_EXIT_INTERNAL_ERROR = 17;
     public const uint KVM_EXIT_SYSTEM_EVENT = 24;
     public const uint KVM_EXIT_IOAPIC_EOI = 26;
+    public const uint KVM_EXIT_HYPERV = 27;
+    public const uint KVM_EXIT_HYPERV_HCALL = 2;
     public const uint KVM_EXIT_X86_RDMSR = 29;
     public const uint KVM_EXIT_X86_WRMSR = 30;
     public const uint KVM_EXIT_IO_IN = 0;
@@ -166,8 +169,10 @@ internal static class KvmApi
     public const uint KVM_CAP_SPLIT_IRQCHIP = 121;
     public const uint KVM_CAP_IOEVENTFD_ANY_LENGTH = 122;
     public const uint KVM_CAP_MULTI_ADDRESS_SPACE = 118;
+    public const uint KVM_CAP_HYPERV_SYNIC = 123;
     public const uint KVM_CAP_IMMEDIATE_EXIT = 136;
     public const uint KVM_CAP_NESTED_STATE = 157;
     public const uint KVM_CAP_COALESCED_PIO = 162;
     public const uint KVM_CAP_X86_USER_SPACE_MSR = 188;
+    public const uint KVM_CAP_SYS_HYPERV_CPUID = 191;
 }

@@ -54,6 +54,13 @@ internal unsafe struct kvm_run_msr
     public ulong data;
 }
 
+[StructLayout(LayoutKind.Explicit, Size = 56)]
+internal struct kvm_hyperv_exit
+{
+    [FieldOffset(0)] public uint type;
+    [FieldOffset(16)] public ulong result;
+}
+
 /// <summary>The page that a vCPU shares with the kernel (struct kvm_run, up to the synchronised registers).</summary>
 [StructLayout(LayoutKind.Explicit, Size = 2352)]
 internal struct kvm_run
@@ -75,6 +82,7 @@ internal struct kvm_run
     [FieldOffset(32)] public kvm_run_system_event system_event;
     [FieldOffset(32)] public byte eoi;
     [FieldOffset(32)] public kvm_run_msr msr;
+    [FieldOffset(32)] public kvm_hyperv_exit hyperv;
     [FieldOffset(288)] public ulong kvm_valid_regs;
     [FieldOffset(296)] public ulong kvm_dirty_regs;
 }
