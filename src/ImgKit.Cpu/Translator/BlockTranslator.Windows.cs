@@ -74,7 +74,6 @@ internal sealed unsafe partial class BlockTranslator
         ForgetWindowRegisters();
         if (!enabled)
             return;
-        bool writes = _owner.IsAlone;
         Span<long> moved = stackalloc long[16];
         moved.Clear();
         _open.Clear();
@@ -87,7 +86,7 @@ internal sealed unsafe partial class BlockTranslator
                 continue;
             }
             var info = _infos.GetInfo(instruction);
-            if (TryGetAccess(instruction, info, out var access) && (writes || !access.Write))
+            if (TryGetAccess(instruction, info, out var access))
             {
                 long at = moved[access.Base] + access.Displacement + (access.Index < 0 ? 0 : moved[access.Index] << access.Shift);
                 Join(i, access, at);

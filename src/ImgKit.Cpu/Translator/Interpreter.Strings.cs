@@ -119,6 +119,7 @@ internal sealed unsafe partial class Interpreter
                     Overlap(a, b, size, run);
                 else
                     Buffer.MemoryCopy(a, b, bytes, bytes);
+                memory.StoreDone();
             }
             if (run == 0)
             {
@@ -181,6 +182,7 @@ internal sealed unsafe partial class Interpreter
                     new Span<uint>(b, (int)run).Fill((uint)value);
                 else
                     new Span<ulong>(b, (int)run).Fill(value);
+                memory.StoreDone();
             }
             if (run == 0)
             {

@@ -48,6 +48,7 @@ internal sealed unsafe partial class MemoryUnit
                 Store(place.Host, value, size);
             else
                 Bus.MmioWrite(place.Physical, value, size);
+            StoreDone();
             return;
         }
         RequireCanonical(NextPage(linear));
@@ -57,6 +58,7 @@ internal sealed unsafe partial class MemoryUnit
         Store(buffer, value, 8);
         WritePlace(low, buffer);
         WritePlace(high, buffer + first);
+        StoreDone();
     }
 
     /// <summary>Throws #AC where an operand of 1, 2, 4 or 8 bytes must be aligned and is not.</summary>
@@ -101,7 +103,8 @@ internal sealed unsafe partial class MemoryUnit
             throw new GuestFault(vector, code);
     }
 
-    /// <summary>For block moves: host memory from an address to the end of its page, or null where it is a device's.</summary>
+    /// <summary>For block moves: host memory from an address to the end of its page, or null where it is a device's. <see cref="StoreDone"/>
+    /// comes after stores to it.</summary>
     /// <returns>false: fault.</returns>
     public bool TryBlock(ulong linear, int size, bool write, out byte* host, out ulong physical, out byte vector, out uint code)
     {
@@ -164,6 +167,7 @@ internal sealed unsafe partial class MemoryUnit
         }
         byte* host = NoteWrite(region, physicalAddress, size);
         Store(host, value, size);
+        StoreDone();
     }
 
     private byte* NoteWrite(in MemoryRegion region, ulong physical, int size)
@@ -172,7 +176,8 @@ internal sealed unsafe partial class MemoryUnit
         if (region.DirtyLog != 0)
             *((byte*)region.DirtyLog + ((physical - region.Start) >> 12)) = 1;
         int start = (int)((ulong)host & 0xFFF);
-        _engine.InvalidateCode((ulong)host & ~0xFFFUL, start, start + size, _vcpu);
+        if (_engine.CodePages.Get((ulong)host & ~0xFFFUL) != 0)
+            InvalidateCode((ulong)host & ~0xFFFUL, start, start + size);
         return host;
     }
 
@@ -182,9 +187,11 @@ internal sealed unsafe partial class MemoryUnit
         if (!Map.TryFind(physicalAddress, out var region) || region.Kind != MemoryKind.Ram)
             return true;
         byte* host = NoteWrite(region, physicalAddress, size);
-        return size == 8
+        bool done = size == 8
             ? Interlocked.CompareExchange(ref *(ulong*)host, value, expected) == expected
             : Interlocked.CompareExchange(ref *(uint*)host, (uint)value, (uint)expected) == (uint)expected;
+        StoreDone();
+        return done;
     }
 
     // ---- instruction fetch ----

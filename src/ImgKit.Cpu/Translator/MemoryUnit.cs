@@ -119,7 +119,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
             {
                 // Not through the TLB as long as there is code: each store is looked at.
                 int start = (int)((ulong)host & 0xFFF);
-                _engine.InvalidateCode((ulong)hostPage, start, start + size, _vcpu);
+                InvalidateCode((ulong)hostPage, start, start + size);
                 return true;
             }
         }
@@ -314,7 +314,30 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
         return 0;
     }
 
-    /// <summary>After a store to the bounce buffer.</summary>
+    // Stores under way to pages with code: at most two, of an access across two pages.
+    private readonly List<(ulong Page, int Start, int End)> _codeStores = [];
+
+    /// <summary>Before a store to a page with code; <see cref="StoreDone"/> comes after it.</summary>
+    private void InvalidateCode(ulong hostPage, int start, int end)
+    {
+        _engine.InvalidateCode(hostPage, start, end, _vcpu);
+        if (_engine.Vcpus.Length == 1)
+            return;
+        _codeStores.Add((hostPage, start, end));
+        _c->PendingStore |= 4;
+    }
+
+    /// <summary>After a store: another vCPU may have translated what was there before it, again.</summary>
+    public void StoreDone()
+    {
+        if (_codeStores.Count == 0)
+            return;
+        foreach (var (page, start, end) in _codeStores)
+            _engine.InvalidateOthers(page, start, end, _vcpu);
+        _codeStores.Clear();
+    }
+
+    /// <summary>After a store to the bounce buffer, or to a page with code.</summary>
     public void CompleteStore()
     {
         byte* buffer = _block + Layout.BounceBuffer + (_pendingLinear & 63);
@@ -324,6 +347,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
             if (_high.Size != 0)
                 WritePlace(_high, buffer + _low.Size);
         }
+        StoreDone();
         _c->PendingStore = 0;
         ReleaseGate();
     }
@@ -331,6 +355,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
     /// <summary>Drops a store that will not be completed (a fault in between).</summary>
     public void AbandonStore()
     {
+        _codeStores.Clear();
         _c->PendingStore = 0;
         ReleaseGate();
     }

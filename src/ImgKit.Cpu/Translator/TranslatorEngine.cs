@@ -88,6 +88,17 @@ public sealed class TranslatorEngine : CpuEngine
         }
     }
 
+    /// <summary>A vCPU has stored to a page: the others, which may have looked before the store, drop what they translated from there.</summary>
+    internal void InvalidateOthers(ulong hostPage, int start, int end, TranslatorVcpu current)
+    {
+        uint mask = CodePages.Get(hostPage);
+        foreach (var vcpu in Vcpus)
+        {
+            if (vcpu != current && (mask >> vcpu.Index & 1) != 0)
+                vcpu.PostInvalidation(hostPage, start, end);
+        }
+    }
+
     /// <summary>A page gets its first translated code: no vCPU may go on storing to it unseen.</summary>
     internal void ProtectPage(ulong hostPage)
     {

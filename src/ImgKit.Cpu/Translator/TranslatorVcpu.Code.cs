@@ -184,7 +184,7 @@ public sealed unsafe partial class TranslatorVcpu
     }
 
     /// <summary>Code for the present RIP that looks at each access by itself.</summary>
-    private byte* FindCareful()
+    private Block? FindCareful()
     {
         ulong rip = _c->Rip;
         ulong linear = rip + _c->Cs.Base;
@@ -194,9 +194,8 @@ public sealed unsafe partial class TranslatorVcpu
             return null;
         }
         if (page == null)
-            return LookUpCode();
-        var block = FindPage((ulong)page)?.Find(rip, _mode.Key | BlockTranslator.CarefulKey) ?? Translate(rip, linear, page, BlockKind.Normal, true);
-        return block == null ? null : block.Code;
+            return FindBlock(out _);
+        return FindPage((ulong)page)?.Find(rip, _mode.Key | BlockTranslator.CarefulKey) ?? Translate(rip, linear, page, BlockKind.Normal, true);
     }
 
     /// <summary>The jump from a loop's end to its head: after some rounds the block is translated anew, with several rounds in it.</summary>
@@ -219,7 +218,7 @@ public sealed unsafe partial class TranslatorVcpu
             if (block == null)
                 return null;
         }
-        if (flushes == CacheFlushes)
+        if (flushes == CacheFlushes && !block.Uncached)
             Emitter.Fix(fix, block.Code);
         return block.Code;
     }
@@ -229,10 +228,12 @@ public sealed unsafe partial class TranslatorVcpu
         byte* fix = data - *(int*)data;
         _c->Rip = *(ulong*)(data + 4);
         long flushes = CacheFlushes;
-        byte* code = FindCareful();
-        if (code != null && flushes == CacheFlushes)
-            Emitter.Fix(fix, code);
-        return code;
+        var block = FindCareful();
+        if (block == null)
+            return null;
+        if (flushes == CacheFlushes && block.SecondPage < 0 && !block.Uncached)
+            Emitter.Fix(fix, block.Code);
+        return block.Code;
     }
 
     private void FetchFault(byte vector, uint code)
@@ -245,12 +246,13 @@ public sealed unsafe partial class TranslatorVcpu
     {
         if (_translator.IsFull)
             ForgetAllCode();
-        ProtectCode(page);
+        bool keep = ProtectCode(page);
         int offset = (int)(linear & 0xFFF);
         int available = 4096 - offset;
         if (!_mode.Is64)
             available = (int)Math.Min((ulong)available, (ulong)_c->Cs.Limit - rip + 1);
-        var block = _translator.Translate(rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, kind, careful);
+        var block = _translator.Translate(
+            rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, keep ? kind : BlockKind.Alone, careful);
         if (block == null)
         {
             // The instruction goes on in the next page.
@@ -267,6 +269,8 @@ public sealed unsafe partial class TranslatorVcpu
                 FetchFault(vector, code);
                 return null;
             }
+            if (second != null)
+                keep &= ProtectCode(second);
             byte* bytes = stackalloc byte[32];
             new ReadOnlySpan<byte>(page + offset, available).CopyTo(new Span<byte>(bytes, 16));
             if (second != null)
@@ -280,13 +284,12 @@ public sealed unsafe partial class TranslatorVcpu
                 return null;
             }
             block.SecondPage = (long)second;
-            if (second != null)
-            {
-                ProtectCode(second);
+            if (second != null && keep)
                 Register((ulong)second, block);
-            }
         }
-        Register((ulong)page, block);
+        block.Uncached = !keep;
+        if (keep)
+            Register((ulong)page, block);
         TranslatedBlocks++;
         return block;
     }
@@ -310,14 +313,6 @@ public sealed unsafe partial class TranslatorVcpu
         else
             block.Uncached = true;
         return block;
-    }
-
-    private void ProtectCode(byte* page)
-    {
-        if ((_engine.CodePages.Get((ulong)page) >> Index & 1) != 0)
-            return;
-        _engine.CodePages.Set((ulong)page, Index);
-        _engine.ProtectPage((ulong)page);
     }
 
     private void Register(ulong page, Block block)

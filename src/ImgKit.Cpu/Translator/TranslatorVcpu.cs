@@ -62,9 +62,6 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
 
     internal MemoryUnit Memory { get; }
 
-    /// <summary>No other vCPU shares the memory.</summary>
-    internal bool IsAlone => _engine.Vcpus.Length <= 1;
-
     /// <summary>A data breakpoint is set: every access is looked at.</summary>
     internal bool WatchesData { get; private set; }
 
@@ -190,8 +187,22 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     /// <inheritdoc/>
     public override VcpuExit Run()
     {
+        EnterRounds();
+        try
+        {
+            return RunRounds();
+        }
+        finally
+        {
+            LeaveRounds();
+        }
+    }
+
+    private VcpuExit RunRounds()
+    {
         while (true)
         {
+            Volatile.Write(ref _rounds, _rounds + 1);
             Volatile.Write(ref _c->KeepRunning, 1);
             Interlocked.MemoryBarrier();
             if (HandleRequests() is { } exit)
@@ -318,7 +329,8 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                         continue;
                     break;
                 case ExitReason.Careful:
-                    code = FindCareful();
+                    var careful = FindCareful();
+                    code = careful == null ? null : careful.Code;
                     if (code != null && _c->KeepRunning != 0)
                         continue;
                     break;

@@ -72,7 +72,14 @@ internal sealed unsafe class Board : IVcpuBus, IDisposable
 
     public ulong MmioRead(ulong physicalAddress, int size) => physicalAddress & 0xFF;
 
-    public void MmioWrite(ulong physicalAddress, ulong value, int size) => MmioWrites.Add((physicalAddress, value, size));
+    /// <summary>Called by a device that is written to.</summary>
+    public Action? DeviceWritten { get; set; }
+
+    public void MmioWrite(ulong physicalAddress, ulong value, int size)
+    {
+        MmioWrites.Add((physicalAddress, value, size));
+        DeviceWritten?.Invoke();
+    }
 
     public int AcknowledgeInterrupt(Vcpu cpu)
     {
