@@ -62,6 +62,9 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
 
     internal MemoryUnit Memory { get; }
 
+    /// <summary>No other vCPU shares the memory.</summary>
+    internal bool IsAlone => _engine.Vcpus.Length <= 1;
+
     /// <summary>A data breakpoint is set: every access is looked at.</summary>
     internal bool WatchesData { get; private set; }
 
