@@ -9,7 +9,7 @@ namespace ImgKit.Cpu.Tests.Translator;
 public sealed class CrossModifyingTests
 {
     private const ulong Code = 0x200000, Sequence = 0x300000, Answer = 0x301000;
-    private const int Rounds = 1500;
+    private const int Rounds = 400;
 
     /// <summary>The reader also executes the code at moments that nobody agreed on, so that it is translated while it changes.</summary>
     [Theory]
