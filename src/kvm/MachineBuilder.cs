@@ -43,6 +43,12 @@ internal sealed class MachineBuilder : IDisposable
             throw new MachineException("machine type does not support if=pflash,bus=0,unit=0");
         if (HasFlash && (s.Firmware != null || s.Kernel != null))
             throw new MachineException($"pflash and {(s.Firmware != null ? "-bios" : "-kernel")} exclude each other");
+        if (s.Vga is not ("std" or "none"))
+            throw new MachineException($"-vga {s.Vga}: there is only 'std' and 'none'");
+        if (s.Kernel == null && s.CommandLine.Length > 0)
+            throw new MachineException("-append only allowed with -kernel option");
+        if (s.Kernel == null && s.InitialRamDisk != null)
+            throw new MachineException("-initrd only allowed with -kernel option");
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
         var engines = new EngineChooser(s, Topology());
@@ -190,7 +196,7 @@ internal sealed class MachineBuilder : IDisposable
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MachineException($"{what} '{path}': {e.Message}");
+            throw new MachineException($"{what} '{path}': {Host.HostException.TextOf(e)}");
         }
     }
 
@@ -198,8 +204,6 @@ internal sealed class MachineBuilder : IDisposable
     {
         if (_settings.InitialRamDisk == null)
             return;
-        if (options.Kernel == null)
-            throw new MachineException("-initrd only allowed with -kernel option");
         // Multiboot modules are separated by commas, each with its arguments; a single file may have a comma in its name.
         string text = _settings.InitialRamDisk;
         if (File.Exists(text))

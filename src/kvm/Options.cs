@@ -65,7 +65,7 @@ internal static class Options
         new("display", "type", "what shows the screen", (s, v) => s.Display = v),
         new("vga", "std|none", "the graphics card", (s, v) => s.Vga = v),
         new("rtc", "[base=utc|localtime|date]", "date and time of the clock at the start", Rtc),
-        new("name", "[guest=]name", "the guest's name", (s, v) => s.Name = OptionList.Parse(v, "guest").Find(o => o.Key == "guest").Value ?? v),
+        new("name", "[guest=]name", "the guest's name", Name),
         new("uuid", "uuid", "the machine's UUID", (s, v) => s.Uuid = Guid.TryParse(v, out var g) ? g : throw new UsageException("failed to parse UUID string: wrong format")),
         new("pidfile", "file", "write the process's number to a file", (s, v) => s.PidFile = v),
         new("daemonize", null, "run in the background once the machine is set up", (s, _) => s.Daemonize = true),
@@ -277,7 +277,7 @@ internal static class Options
         }
         int product = Math.Max(1, s.Sockets) * Math.Max(1, s.Cores) * Math.Max(1, s.Threads);
         s.Processors = cpus == 0 ? product : cpus;
-        if (cpus != 0 && s.Sockets != 0 && s.Cores != 0 && s.Threads != 0 && product != cpus)
+        if (cpus != 0 && (s.Sockets != 0 && s.Cores != 0 && s.Threads != 0 ? product != cpus : cpus % product != 0))
             throw new UsageException($"Invalid CPU topology: product of the hierarchy must match maxcpus: sockets ({s.Sockets}) * cores ({s.Cores}) * threads ({s.Threads}) != maxcpus ({cpus})");
     }
 
@@ -382,6 +382,21 @@ internal static class Options
         if (!known)
             throw new UsageException($"Property '{driver}.{property}' not found");
         s.Globals.Add((driver, property, text));
+    }
+
+    private static void Name(Settings s, string value)
+    {
+        foreach (var (key, v) in OptionList.Parse(value, "guest"))
+            switch (key)
+            {
+                case "guest":
+                    s.Name = v;
+                    break;
+                case "process" or "debug-threads":
+                    break;
+                default:
+                    throw new UsageException($"Invalid parameter '{key}'");
+            }
     }
 
     private static void Rtc(Settings s, string value)

@@ -92,7 +92,7 @@ internal static class Program
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MachineException($"cannot create PID file: {e.Message}", e);
+            throw new MachineException($"cannot create PID file: {HostException.TextOf(e)}", e);
         }
     }
 

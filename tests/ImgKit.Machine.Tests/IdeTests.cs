@@ -243,6 +243,9 @@ public sealed class IdeTests : IDisposable
         for (int i = 2; i <= 5; i++)
             _board.Out((ushort)(Command + i), 0);
         Issue(0x06, 0, 1, 1);
+        // The data register has nothing to do with what waits for the bus master.
+        for (int i = 0; i < 300; i++)
+            Assert.Equal(uint.MaxValue, _board.In(Command, 2));
         _board.Out(Master, 1);
         _board.Drain();
         Assert.Equal([(16 * 512L, 8 * 512L), (100 * 512L, 2 * 512L)], _disk.Discards);

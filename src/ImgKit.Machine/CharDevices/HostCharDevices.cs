@@ -130,10 +130,10 @@ public sealed class SocketCharDevice : CharDevice
             if (wait)
                 Take(socket.Accept());
         }
-        catch (SocketException e)
+        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
         {
             socket.Dispose();
-            throw new MachineException($"{(listen ? "Failed to bind socket to" : "Failed to connect to")} {address}: {e.Message}", e);
+            throw new MachineException($"{(listen ? "Failed to bind socket to" : "Failed to connect to")} {address}: {HostException.TextOf(e)}", e);
         }
     }
 

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using ImgKit.Host;
 using Microsoft.Win32.SafeHandles;
 
 namespace ImgKit.Machine.Firmware;
@@ -39,7 +40,7 @@ public sealed class BootFile : IDisposable
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             _file?.Dispose();
-            throw new MachineException($"{failed} '{path}': {e.Message}", e);
+            throw new MachineException($"{failed} '{path}': {HostException.TextOf(e)}", e);
         }
     }
 
@@ -92,7 +93,7 @@ public sealed class BootFile : IDisposable
         }
         catch (IOException e)
         {
-            throw new MachineException($"could not read '{_name}': {e.Message}", e);
+            throw new MachineException($"could not read '{_name}': {HostException.TextOf(e)}", e);
         }
     }
 

@@ -30,7 +30,7 @@ internal static class Commands
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new CommandException($"Could not open '{file}': {e.Message}");
+            throw new CommandException($"Could not open '{file}': {Host.HostException.TextOf(e)}");
         }
     }
 

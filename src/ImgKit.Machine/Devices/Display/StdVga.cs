@@ -147,7 +147,7 @@ public static class VideoBios
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MachineException($"failed to find romfile \"{file ?? standard}\": {e.Message}", e);
+            throw new MachineException($"failed to find romfile \"{file ?? standard}\": {HostException.TextOf(e)}", e);
         }
         throw new MachineException($"failed to find romfile \"{standard}\" (install the package seabios)");
     }

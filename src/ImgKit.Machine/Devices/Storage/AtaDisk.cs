@@ -91,6 +91,8 @@ public sealed partial class AtaDisk : IdeUnit
     /// <inheritdoc/>
     protected override void Command(byte command)
     {
+        // A TRIM that still waited for its list is over.
+        _trimming = false;
         switch (command)
         {
             case 0x00:

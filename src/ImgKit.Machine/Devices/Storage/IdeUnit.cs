@@ -227,7 +227,8 @@ public abstract class IdeUnit : IStateful
 
     internal uint ReadData(int size)
     {
-        if ((_status & DataRequest) == 0 || _transferIsWrite)
+        // What waits for the bus master is not for the data register.
+        if ((_status & DataRequest) == 0 || _transferIsWrite || _dmaWaits)
             return uint.MaxValue;
         uint value = 0;
         for (int i = 0; i < size; i++)
@@ -243,7 +244,7 @@ public abstract class IdeUnit : IStateful
 
     internal void WriteData(uint value, int size)
     {
-        if ((_status & DataRequest) == 0 || !_transferIsWrite)
+        if ((_status & DataRequest) == 0 || !_transferIsWrite || _dmaWaits)
             return;
         for (int i = 0; i < size; i++)
             if (_position < _end)
