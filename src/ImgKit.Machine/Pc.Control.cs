@@ -253,7 +253,7 @@ public sealed partial class Pc
     /// <inheritdoc/>
     public void ReportPanic()
     {
-        RaiseEvent(new MachineEvent("GUEST_PANICKED", ("action", "pause")));
+        RaiseEvent(new MachineEvent("GUEST_PANICKED", ("action", _options.NoShutdown ? "pause" : "poweroff")));
         _vcpus.Stand();
         Post(() =>
         {

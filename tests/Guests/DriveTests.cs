@@ -165,6 +165,54 @@ public sealed class DriveTests : IDisposable
     }
 
     [Fact]
+    public void Failed_requests_follow_the_policies_and_the_guest_sees_them_so()
+    {
+        // The requests that fail are for the sector at 2 MiB, once each.
+        string Broken(string name, string way, int errno, string more)
+        {
+            Tool.Run("qemu-img", "create", "-q", "-f", "raw", At(name), "4M");
+            return $"format=raw,if=virtio,file.driver=blkdebug,file.image.driver=file,file.image.filename={At(name)},file.inject-error.0.event=none,"
+                + $"file.inject-error.0.iotype={way},file.inject-error.0.sector=4096,file.inject-error.0.once=on,file.inject-error.0.errno={errno},{more}";
+        }
+
+        using var guest = Linux("-drive", Broken("a", "read", 5, "rerror=report"), "-drive", Broken("b", "read", 5, "rerror=ignore"),
+            "-drive", Broken("c", "read", 5, "rerror=stop"), "-drive", Broken("d", "write", 28, "id=full"), "-drive", Broken("e", "write", 5, "werror=enospc"));
+        void Expect(string operation, string action, bool noSpace)
+        {
+            var data = guest.WaitForEvent("BLOCK_IO_ERROR", 60).GetProperty("data");
+            Assert.Equal((operation, action, noSpace),
+                (data.GetProperty("operation").GetString(), data.GetProperty("action").GetString(), data.GetProperty("nospace").GetBoolean()));
+        }
+
+        void ExpectStop()
+        {
+            guest.WaitForEvent("STOP", 60);
+            Assert.Equal("io-error", guest.Qmp("query-status").GetProperty("status").GetString());
+            guest.Qmp("cont");
+        }
+
+        string Read(string disk) => $"dd if=/dev/{disk} of=/dev/null bs=4096 skip=512 count=1 iflag=direct";
+        string Write(string disk) => $"dd if=/dev/zero of=/dev/{disk} bs=4096 seek=512 count=1 oflag=direct";
+        guest.Qmp("query-status");
+        Assert.Equal(1, guest.TryAsk(Read("vda")).Status);
+        Expect("read", "report", false);
+        guest.Ask(Read("vda"));
+        guest.Ask(Read("vdb"));
+        Expect("read", "ignore", false);
+        guest.Type(Read("vdc") + "; echo IT READS\n");
+        Expect("read", "stop", false);
+        ExpectStop();
+        guest.WaitForSerial("IT READS", 60);
+        guest.Type(Write("vdd") + "; echo IT WRITES\n");
+        Expect("write", "stop", true);
+        ExpectStop();
+        guest.WaitForSerial("IT WRITES", 60);
+        Assert.Equal(1, guest.TryAsk(Write("vde")).Status);
+        Expect("write", "report", false);
+        guest.LeaveShell();
+    }
+
+    [Fact]
     public void Limits_hold_requests_back()
     {
         Full("disk");
