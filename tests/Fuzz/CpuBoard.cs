@@ -10,7 +10,7 @@ internal sealed unsafe class CpuBoard : IVcpuBus, IDisposable
 {
     public const int RamSize = 1 << 20;
     public const ulong Code = 0x10000, Data = 0x20000, Hole = 0x50000, ReadOnly = 0x51000;
-    private const ulong Idt = 0x1000, Handlers = 0x800, Gdt = 0x2000, Tables = 0x3000, Top = 0x70000;
+    private const ulong Idt = 0x1000, Handlers = 0x800, Gdt = 0x2000, Tables = 0x3000;
     private readonly PhysicalMemoryMap _map = new();
     private readonly TranslatorEngine _engine;
     private const int MaxAccesses = 20000;
@@ -29,8 +29,7 @@ internal sealed unsafe class CpuBoard : IVcpuBus, IDisposable
 
     public TranslatorVcpu Cpu { get; }
 
-    /// <summary>The memory that programs can change.</summary>
-    public Span<byte> Memory => new(Ram, (int)Top);
+    public Span<byte> Memory => new(Ram, RamSize);
 
     /// <summary>Sets memory and registers for a program.</summary>
     public void Start(int bits, byte[] program, ulong seed, CpuState s)
@@ -40,7 +39,7 @@ internal sealed unsafe class CpuBoard : IVcpuBus, IDisposable
         random.NextBytes(new Span<byte>(Ram + Data, 0x30000));
         program.CopyTo(new Span<byte>(Ram + Code, program.Length));
         MakeTables(bits);
-        _map.NotifyDeviceWrite(0, Top);
+        _map.NotifyDeviceWrite(0, RamSize);
         _time = 0;
         _accesses = 0;
         Cpu.Reset();

@@ -39,7 +39,7 @@ internal sealed class ProgramMaker
 
     /// <summary>What ends most programs, what has its own time, and what need not be the same twice: the last x87 instruction is forgotten when the
     /// host switches threads (AMD); bit tests keep flags that the manuals leave open, and here they may be dead.</summary>
-    private static bool IsOpen(Mnemonic m) => m is Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsavec or Mnemonic.Xsavec64
+    private static bool IsOpen(Mnemonic m) => m is Mnemonic.Bextr or Mnemonic.Bzhi or Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsavec or Mnemonic.Xsavec64
         or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc or Mnemonic.Fnstenv or Mnemonic.Fnsave
         or Mnemonic.Rdtsc or Mnemonic.Rdtscp or Mnemonic.Hlt or Mnemonic.Les or Mnemonic.Lds or Mnemonic.Lss or Mnemonic.Lfs or Mnemonic.Lgs
         or Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Lldt

@@ -56,6 +56,9 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Log2 of the alignment of the present instruction's operand, where checks are on; -1: it is as large as it is aligned.</summary>
     private int _alignment = -1;
 
+    /// <summary><see cref="Site.Aligned"/>, or 0.</summary>
+    private uint _demands;
+
     /// <summary>Elements that the mask leaves out do not fault.</summary>
     private static bool IsMaskedMove(in Instruction instruction) =>
         instruction.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq;
@@ -204,7 +207,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         int alignment = _alignment >= 0 ? _alignment : BitOperations.Log2((uint)size);
         return NewSite((uint)size | (write ? Site.Write : 0) | (locked ? Site.Locked : 0) | (leaves ? Site.Leaves : 0) |
-            (uint)segment << 12 | (uint)alignment << Site.AlignmentShift);
+            (uint)segment << 12 | (uint)alignment << Site.AlignmentShift | _demands);
     }
 
     /// <summary>Looks the linear address in RBP up: <see cref="_at"/> is RBP + RCX then.</summary>

@@ -75,10 +75,12 @@ internal sealed unsafe partial class BlockTranslator
             var access = info.GetOpAccess(memory);
             bool write = access is OpAccess.Write or OpAccess.ReadWrite or OpAccess.CondWrite or OpAccess.ReadCondWrite;
             _interpretMiss = IsMaskedMove(instruction);
-            _alignment = AlignmentOf(instruction);
+            _alignment = AlignmentOf(instruction, out bool demanded);
+            _demands = demanded ? Site.Aligned : 0;
             BeginMemory(OperandOf(instruction), instruction.MemorySize.GetSize(), write, instruction.HasLockPrefix);
             _interpretMiss = false;
             _alignment = -1;
+            _demands = 0;
             result.MemoryIndexScale = 1;
             result.MemoryDisplSize = 1;
             result.SegmentPrefix = Register.None;
@@ -211,14 +213,16 @@ internal sealed unsafe partial class BlockTranslator
         _keepsWindows = loaded == 0 && !rcxTaken;
     }
 
-    /// <summary>Log2 of the alignment that is checked where checks are on (Intel SDM 3A table 6-7; vectors as AMD's processors have them). Where a
-    /// vector must be aligned in any case, the host raises what follows.</summary>
-    private static int AlignmentOf(in Instruction instruction)
+    /// <summary>Log2 of the alignment that is checked where checks are on (Intel SDM 3A table 6-7; vectors as AMD's processors have them).</summary>
+    /// <param name="instruction">what has an operand in memory.</param>
+    /// <param name="demanded">it is checked in any case; where there is memory, the host does so.</param>
+    private static int AlignmentOf(in Instruction instruction, out bool demanded)
     {
         int size = instruction.MemorySize.GetSize();
+        demanded = false;
         if (size < 16)
             return BitOperations.Log2((uint)Math.Min(size, 8));
-        bool aligned = instruction.Mnemonic switch
+        demanded = instruction.Mnemonic switch
         {
             Mnemonic.Vmovaps or Mnemonic.Vmovapd or Mnemonic.Vmovdqa or Mnemonic.Vmovntps or Mnemonic.Vmovntpd or Mnemonic.Vmovntdq or
                 Mnemonic.Vmovntdqa => true,
@@ -228,7 +232,7 @@ internal sealed unsafe partial class BlockTranslator
                 Mnemonic.Sha256rnds2 => false,
             _ => instruction.Encoding == EncodingKind.Legacy,
         };
-        return aligned ? 0 : 4;
+        return demanded ? BitOperations.Log2((uint)size) : 4;
     }
 
     private static bool IsRcxByte(in Instruction instruction, int operand) => instruction.GetOpKind(operand) == OpKind.Register &&

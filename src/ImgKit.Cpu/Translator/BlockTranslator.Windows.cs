@@ -265,7 +265,8 @@ internal sealed unsafe partial class BlockTranslator
         var cold = new Cold
         {
             Kind = ColdKind.Window,
-            Site = NewSite((uint)span | (plan.Write ? Site.Write : 0)),
+            Site = NewSite((uint)span | (plan.Write ? Site.Write : 0) | (_demands == 0 ? 0 :
+                _demands | (uint)_alignment << Site.AlignmentShift | (uint)-plan.Low << Site.OpenerShift)),
             Span = span,
             Write = plan.Write,
             Rip = _instructions[_current].IP & _mode.RipMask,

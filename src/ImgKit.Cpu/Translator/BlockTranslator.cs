@@ -20,6 +20,12 @@ internal struct Site
     /// <summary>From this bit on: log2 of the alignment that is checked.</summary>
     public const int AlignmentShift = 16;
 
+    /// <summary>The alignment (of up to 15) is the instruction's own demand: a protection fault, which comes before a page fault.</summary>
+    public const uint Aligned = 1 << 20;
+
+    /// <summary>From this bit on, 8 bits: where in its window the access lies that opens it.</summary>
+    public const int OpenerShift = 21;
+
     /// <summary>The instruction leaves the block by itself.</summary>
     public const uint Leaves = 1 << 11;
 
@@ -314,7 +320,7 @@ internal sealed unsafe partial class BlockTranslator
 
     /// <summary>What the manuals leave undefined after these, some processors leave as it was.</summary>
     private static bool KeepsUndefinedFlags(in Instruction instruction) => instruction.Mnemonic is
-        Mnemonic.Mul or Mnemonic.Imul or Mnemonic.Bsf or Mnemonic.Bsr;
+        Mnemonic.Mul or Mnemonic.Imul or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt;
 
     private sealed class PageReader : CodeReader
     {

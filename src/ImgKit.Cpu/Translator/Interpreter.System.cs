@@ -201,6 +201,10 @@ internal sealed unsafe partial class Interpreter
             case Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase:
                 ExecuteSegmentBase();
                 return;
+            case Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb:
+                // Caches are the host's business; the address faults as one that is read.
+                memory.ProbeLinear(OperandAddress(1, false), 1, false);
+                return;
             case Mnemonic.Clzero:
             {
                 ulong line = _c->Gpr[0] & Mask(_i.Op0Register.GetSize() * 8) & ~63UL;

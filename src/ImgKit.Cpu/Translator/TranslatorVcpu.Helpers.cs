@@ -65,7 +65,10 @@ public sealed unsafe partial class TranslatorVcpu
         {
             cpu.TakeFlags();
             ref readonly var at = ref cpu._translator.GetSite(site);
-            if (cpu.Memory.TryWindow(linear, (at.Info & Site.Write) != 0, out c->ResumeAt))
+            // What must be aligned and is not faults before its page is walked.
+            bool bad = (at.Info & Site.Aligned) != 0 &&
+                (linear + (at.Info >> Site.OpenerShift & 0xFF) & (1UL << (int)(at.Info >> Site.AlignmentShift & 15)) - 1) != 0;
+            if (!bad && cpu.Memory.TryWindow(linear, (at.Info & Site.Write) != 0, out c->ResumeAt))
                 return (int)ExitReason.Continue;
             c->Rip = at.Rip;
             return (int)ExitReason.Careful;
@@ -148,10 +151,12 @@ public sealed unsafe partial class TranslatorVcpu
 
     private ExitReason SlowAccess(in Site at, ulong linear)
     {
-        if (_mode.ChecksAlignment && (linear & (1UL << (int)(at.Info >> Site.AlignmentShift)) - 1) != 0)
+        bool demanded = (at.Info & Site.Aligned) != 0;
+        if ((demanded || _mode.ChecksAlignment) && (linear & (1UL << (int)(at.Info >> Site.AlignmentShift & 15)) - 1) != 0 &&
+            !(demanded && AllowsMisalignedVectors))
         {
             _c->Rip = at.Rip;
-            DeliverFault(17, 0);
+            DeliverFault((byte)(demanded ? 13 : 17), 0);
             return ExitReason.Redispatch;
         }
         bool write = (at.Info & Site.Write) != 0;
@@ -169,6 +174,9 @@ public sealed unsafe partial class TranslatorVcpu
         DeliverFault(vector, code);
         return ExitReason.Redispatch;
     }
+
+    /// <summary>MXCSR.MM: the host decides which instructions may, still.</summary>
+    private bool AllowsMisalignedVectors => (*(uint*)(_c->XsaveArea + 24) & 1 << 17) != 0;
 
     /// <summary>Segment checks of one access in 16- and 32-bit code.</summary>
     internal bool IsAllowed(int number, ulong offset, int size, bool write)

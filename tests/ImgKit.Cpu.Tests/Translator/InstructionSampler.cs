@@ -15,6 +15,9 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
     /// <summary>Operands of vector instructions lie at multiples of 64; otherwise, of any power of two.</summary>
     public bool AlignsVectors { get; init; } = true;
 
+    /// <summary>Where memory operands lie; null: anywhere in the data.</summary>
+    public Func<ulong>? Target { get; init; }
+
     private static readonly ulong[] Corners =
         [0, 1, 2, 7, 8, 31, 32, 63, 64, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000,
             0x7FFFFFFFFFFFFFFF, 0x8000000000000000, ulong.MaxValue, ulong.MaxValue - 1];
@@ -178,6 +181,8 @@ internal sealed class InstructionSampler(Random random, int bits = 64)
             target &= ~0UL << random.Next(5);
         else if (random.Next(8) == 0)
             target = target & ~0xFFFUL | 0xFFCUL;
+        if (Target != null)
+            target = Target();
         switch (random.Next(6))
         {
             case 0 when bits == 64:
