@@ -98,6 +98,8 @@ public sealed class InstructionSupport
         CpuidFeature.VAES => model.Has(CpuFeature.Vaes),
         CpuidFeature.VPCLMULQDQ => model.Has(CpuFeature.Vpclmulqdq),
         CpuidFeature.RDPID => model.Has(CpuFeature.Rdpid),
+        CpuidFeature.D3NOW => model.Has(CpuFeature.ThreeDNow),
+        CpuidFeature.D3NOWEXT => model.Has(CpuFeature.ThreeDNowExt),
         CpuidFeature.CLZERO => model.Has(CpuFeature.ClZero),
         CpuidFeature.SMM => true,
         _ => false,

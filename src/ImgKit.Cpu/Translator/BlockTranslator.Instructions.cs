@@ -31,7 +31,7 @@ internal sealed unsafe partial class BlockTranslator
         var use = _fpuUse[(int)instruction.Code];
         if (use == FpuUse.Unknown)
             use = _fpuUse[(int)instruction.Code] = Classify(instruction);
-        if (use == FpuUse.Undefined || instruction.Encoding != EncodingKind.Legacy && !_mode.Protected)
+        if (use == FpuUse.Undefined || instruction.Encoding is not (EncodingKind.Legacy or EncodingKind.D3NOW) && !_mode.Protected)
         {
             if (!TryDowngrade(ref instruction))
             {
@@ -158,6 +158,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         instruction.Code = instruction.Code switch
         {
+            Code.Femms => Code.Emms,
             Code.Inc_r16 => Code.Inc_rm16,
             Code.Inc_r32 => Code.Inc_rm32,
             Code.Dec_r16 => Code.Dec_rm16,
@@ -348,6 +349,8 @@ internal sealed unsafe partial class BlockTranslator
         }
         if (instruction.Mnemonic is Mnemonic.Emms or Mnemonic.Femms)
             mm = true;
+        if (instruction.Encoding == EncodingKind.D3NOW)
+            return FpuUse.Mmx;
         if (instruction.Encoding != EncodingKind.Legacy)
             return vector ? instruction.Encoding == EncodingKind.EVEX ? FpuUse.Undefined : FpuUse.Avx : FpuUse.None;
         if (vector)
@@ -383,6 +386,8 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Left to <see cref="Interpreter"/>.</summary>
     private bool IsInterpreted(in Instruction instruction)
     {
+        if (instruction.Encoding == EncodingKind.D3NOW)
+            return true;
         switch (instruction.Mnemonic)
         {
             case Mnemonic.Vzeroupper or Mnemonic.Vzeroall:

@@ -56,7 +56,7 @@ internal sealed unsafe partial class Interpreter
                     new Span<byte>(Xmm(0), 16 * 8).Clear();
                 return true;
             default:
-                return ExecuteX87() || _i.IsVsib && Gather();
+                return ExecuteX87() || ExecuteThreeDNow() || _i.IsVsib && Gather();
         }
     }
 
