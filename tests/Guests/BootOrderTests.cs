@@ -132,6 +132,18 @@ public sealed class BootOrderTests : IDisposable
         guest.Quit();
     }
 
+    [Theory]
+    [InlineData("1")]
+    [InlineData("2")]
+    [InlineData("3073")]
+    [InlineData("6G")]
+    public void It_starts_with_little_memory_and_with_much(string memory)
+    {
+        using var guest = new Guest("-m", memory, "-drive", $"file={At("floppy")},format=raw,if=floppy", "-boot", "a");
+        guest.WaitForScreen("A-FLOPPY", 60);
+        guest.Quit();
+    }
+
     [Fact]
     public void The_bare_pc_starts_from_a_floppy()
     {

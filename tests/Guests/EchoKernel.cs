@@ -3,7 +3,8 @@ namespace ImgKit.Guests;
 
 /// <summary>A guest of a few hundred bytes, for what the program around it does. It writes "ready" to the first serial port and does what it is told
 /// there by single letters; everything else it sends back.</summary>
-/// <remarks>q: ends the process with status 3. r: resets. w: writes sector 1 of the first IDE disk, and answers K or E. t: the date in CMOS memory.</remarks>
+/// <remarks>q: ends the process with status 3. r: resets. w: writes sector 1 of the first IDE disk, and answers K or E. t: the date in CMOS memory.
+/// p: tells pvpanic. d: writes e and f to the debug ports 0xE9 and 0x402.</remarks>
 internal static class EchoKernel
 {
     /// <summary>The kernel's file, made once by as and ld.</summary>
@@ -48,12 +49,28 @@ internal static class EchoKernel
             je write
             cmpb $'t', %al
             je date
+            cmpb $'p', %al
+            je panic
+            cmpb $'d', %al
+            je debug
             call put
             jmp next
         quit:
             movw $0x501, %dx
             movl $1, %eax
             outl %eax, %dx
+            jmp next
+        panic:
+            movw $0x505, %dx
+            movb $1, %al
+            outb %al, %dx
+            jmp next
+        debug:
+            movb $'e', %al
+            outb %al, $0xE9
+            movw $0x402, %dx
+            movb $'f', %al
+            outb %al, %dx
             jmp next
         reset:
             movw $0xCF9, %dx

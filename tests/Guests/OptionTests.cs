@@ -193,6 +193,38 @@ public sealed class OptionTests : IDisposable
     }
 
     [Fact]
+    public void A_panic_powers_off_or_stops()
+    {
+        using (var guest = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-device", "pvpanic"))
+        {
+            guest.WaitForSerial("ready", 60);
+            guest.Type("p");
+            Assert.Equal(0, guest.WaitForExit(60));
+        }
+        using (var guest = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-device", "pvpanic", "-no-shutdown"))
+        {
+            guest.WaitForSerial("ready", 60);
+            guest.Qmp("query-status");
+            guest.Type("p");
+            Assert.Equal("pause", guest.WaitForEvent("GUEST_PANICKED", 60).GetProperty("data").GetProperty("action").GetString());
+            WaitFor(() => guest.Qmp("query-status").GetProperty("status").GetString() == "guest-panicked");
+            guest.Quit();
+        }
+    }
+
+    [Fact]
+    public void The_debug_ports_lead_to_files()
+    {
+        using var guest = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-debugcon", $"file:{At("log")}", "-chardev", $"file,id=d,path={At("e9")}",
+            "-device", "isa-debugcon,chardev=d");
+        guest.WaitForSerial("ready", 60);
+        guest.Type("d");
+        WaitFor(() => File.ReadAllText(At("e9")) == "e");
+        WaitFor(() => File.ReadAllText(At("log")).EndsWith('f'));
+        guest.Quit();
+    }
+
+    [Fact]
     public void It_goes_to_the_background_with_a_pid_file_and_a_log()
     {
         var (status, _, error) = Tool.Try(Repository.Program, "-accel", "soft", "-display", "none", "-m", "16", "-S", "-kernel", EchoKernel.Path, "-daemonize", "-pidfile", At("pid"),
