@@ -120,7 +120,7 @@ rig_run() {
   gcc -O1 -o "$initramfs.tsc" tests/KvmRig/tsc.c
   tsc=$("$initramfs.tsc")
   append="console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
-  exec {console}< <(exec qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" \
+  exec {console}< <(exec timeout -k 5 "$((limit + 60))" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" \
     -kernel "$kernel" -initrd "$initramfs" -append "$append" "$@" </dev/null 2>&1)
   pid=$!
   while :; do
