@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using ImgKit.Cpu.Kvm.Interop;
 using static ImgKit.Cpu.Kvm.Interop.KvmApi;
 
