@@ -1,5 +1,3 @@
-using ImgKit.Cpu;
-
 namespace ImgKit.Machine.Chipset;
 
 /// <summary>

@@ -1,4 +1,3 @@
-using Iced.Intel;
 using ImgKit.Cpu.Translator;
 using static Iced.Intel.AssemblerRegisters;
 
