@@ -1,12 +1,10 @@
 using System.Globalization;
 using System.Text;
-using ImgKit.Block;
 using ImgKit.CommandLine;
 using ImgKit.Cpu.Models;
 using ImgKit.Machine;
 using ImgKit.Machine.CharDevices;
 using ImgKit.Machine.Devices.Storage;
-using ImgKit.Machine.Devices.Storage.Floppy;
 using ImgKit.Machine.Firmware;
 using ImgKit.Machine.Monitors;
 

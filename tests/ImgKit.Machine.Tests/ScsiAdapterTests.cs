@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Text;
-using ImgKit.Machine.Devices.Storage.Scsi;
 
 namespace ImgKit.Machine.Tests;
 
