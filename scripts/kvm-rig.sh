@@ -54,7 +54,7 @@ rig_initramfs() {
   ln -s /data "$root/usr/share/seabios"
   {
     printf '%s\n' '#!/bin/sh' 'mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev' \
-      'load_kvm() { for m in irqbypass kvm kvm-amd; do insmod /mod/$m.ko; done; }' 'while :; do echo kvm-rig-alive; sleep 5; done &'
+      'load_kvm() { for m in irqbypass kvm kvm-amd; do insmod /mod/$m.ko; done; }' 'echo # the firmware left the line begun' 'while :; do echo kvm-rig-alive; sleep 5; done &'
     cat
     printf '%s\n' 'echo; echo kvm-rig-off; sleep 10' 'poweroff -f'
   } >"$root/init"
