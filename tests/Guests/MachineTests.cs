@@ -42,15 +42,4 @@ public sealed class MachineTests : IDisposable
         for (int i = 1; i <= 3; i++)
             Assert.StartsWith($"port {i}", File.ReadAllText(At($"s{i}")));
     }
-
-    [Fact]
-    public void The_clock_has_the_local_time_when_told_so()
-    {
-        using var guest = new Guest([.. Kernel(), "-m", "256", "-rtc", "base=localtime"]);
-        guest.WaitForSerial("SHELL", 120);
-        string time = guest.Ask("cat /sys/class/rtc/rtc0/date") + " " + guest.Ask("cat /sys/class/rtc/rtc0/time");
-        var told = DateTime.Parse(time, System.Globalization.CultureInfo.InvariantCulture);
-        Assert.True(Math.Abs((told - DateTime.Now).TotalMinutes) < 5, time);
-        guest.LeaveShell();
-    }
 }
