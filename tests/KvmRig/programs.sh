@@ -44,6 +44,9 @@ programs() {
     sh -c "echo quit | LD_PRELOAD=$LACK LACK_SSE3=1 $KVM -accel kvm -cpu qemu64 -S -display none -vga none -serial none -monitor stdio -m 16 -bios bios"
   say "a model of more than the host offers, enforced" 1 "-cpu qemu64: this host's KVM does not offer sse3" \
     env LD_PRELOAD="$LACK" LACK_SSE3=1 $KVM -accel kvm -cpu qemu64,enforce -S -display none -bios bios
+  say "an enlightenment that needs another" 1 "Hyper-V synthetic timers (hv-stimer) requires Hyper-V synthetic interrupt controller (hv-synic)" still -accel kvm -cpu host,hv-time,hv-stimer
+  say "an enlightenment without its controllers" 1 "hv-synic) needs the kernel's local APICs" still -accel kvm,kernel_irqchip=off -cpu host,hv-vpindex,hv-synic
+  say "all enlightenments that there are" 0 "^kvm support: enabled" still -accel kvm -cpu host,hv-passthrough
   say "memory that cannot be had" 1 "cannot set up guest memory 'pc.ram'" still -accel kvm -m 60T
   for capability in "immediate exit|136" "read-only memory|81" "vCPU events|41"; do
     say "a kernel without ${capability%|*}" 1 "this kernel's KVM lacks: ${capability%|*}" env LD_PRELOAD="$LACK" LACK=${capability#*|} $KVM -accel kvm -S -display none -bios bios
