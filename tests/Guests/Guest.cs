@@ -22,9 +22,11 @@ internal sealed class Guest : IDisposable
         var info = new ProcessStartInfo(Repository.Program) { RedirectStandardError = true, RedirectStandardInput = true };
         string[] own =
         [
-            "-accel", Environment.GetEnvironmentVariable("ACCEL") ?? "soft", "-display", "none", "-serial", $"unix:{SerialSocket},server",
+            "-display", "none", "-serial", $"unix:{SerialSocket},server",
             "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait",
         ];
+        if (!arguments.Contains("-accel"))
+            own = ["-accel", Environment.GetEnvironmentVariable("ACCEL") ?? "soft", .. own];
         foreach (string a in own.Concat(arguments))
             info.ArgumentList.Add(a);
         _process = Process.Start(info)!;
