@@ -10,13 +10,17 @@ public sealed unsafe partial class TranslatorVcpu
 
     private static TranslatorVcpu Of(CpuContext* c) => (TranslatorVcpu)GCHandle.FromIntPtr(c->Owner).Target!;
 
-    [UnmanagedCallersOnly]
-    internal static int InterpretHelper(CpuContext* c, uint site, ulong unused)
+    /// <summary>One call: <paramref name="body"/> gets the site and what RBP had.</summary>
+    private static int Call(CpuContext* c, uint site, ulong value, delegate*<TranslatorVcpu, in Site, ulong, ExitReason> body)
     {
         var cpu = Of(c);
         try
         {
-            return (int)cpu.Interpret(site);
+            cpu.TakeFlags();
+            var reason = body(cpu, cpu._translator.GetSite(site & (1 << Stubs.SiteBits) - 1), value);
+            if (reason == ExitReason.Continue)
+                c->LiveIf = (byte)(c->Rflags >> 9 & 1);
+            return (int)reason;
         }
         catch (Exception e)
         {
@@ -25,106 +29,68 @@ public sealed unsafe partial class TranslatorVcpu
     }
 
     [UnmanagedCallersOnly]
-    internal static int RaiseHelper(CpuContext* c, uint site, ulong unused)
-    {
-        var cpu = Of(c);
-        try
-        {
-            cpu.TakeFlags();
-            ref readonly var at = ref cpu._translator.GetSite(site);
-            c->Rip = at.Rip;
-            cpu.DeliverFault((byte)at.Info, (at.Info & Site.ErrorCode) != 0 ? 0u : null);
-            return (int)ExitReason.Redispatch;
-        }
-        catch (Exception e)
-        {
-            return cpu.Fail(e);
-        }
-    }
+    internal static int InterpretHelper(CpuContext* c, uint site, ulong unused) => Call(c, site, unused, &Interpret);
 
     [UnmanagedCallersOnly]
-    internal static int SlowAccessHelper(CpuContext* c, uint site, ulong linear)
-    {
-        var cpu = Of(c);
-        try
-        {
-            cpu.TakeFlags();
-            return (int)cpu.SlowAccess(cpu._translator.GetSite(site & (1 << Stubs.SiteBits) - 1), linear);
-        }
-        catch (Exception e)
-        {
-            return cpu.Fail(e);
-        }
-    }
+    internal static int RaiseHelper(CpuContext* c, uint site, ulong unused) => Call(c, site, unused, &Raise);
 
     [UnmanagedCallersOnly]
-    internal static int SlowWindowHelper(CpuContext* c, uint site, ulong linear)
-    {
-        var cpu = Of(c);
-        try
-        {
-            cpu.TakeFlags();
-            ref readonly var at = ref cpu._translator.GetSite(site);
-            // What must be aligned and is not faults before its page is walked.
-            bool bad = (at.Info & Site.Aligned) != 0 &&
-                (linear + (at.Info >> Site.OpenerShift & 0xFF) & (1UL << (int)(at.Info >> Site.AlignmentShift & 15)) - 1) != 0;
-            if (!bad && cpu.Memory.TryWindow(linear, (at.Info & Site.Write) != 0, out c->ResumeAt))
-                return (int)ExitReason.Continue;
-            c->Rip = at.Rip;
-            return (int)ExitReason.Careful;
-        }
-        catch (Exception e)
-        {
-            return cpu.Fail(e);
-        }
-    }
+    internal static int SlowAccessHelper(CpuContext* c, uint site, ulong linear) => Call(c, site, linear, &SlowAccess);
 
     [UnmanagedCallersOnly]
-    internal static int SlowSegmentHelper(CpuContext* c, uint site, ulong offset)
-    {
-        var cpu = Of(c);
-        try
-        {
-            cpu.TakeFlags();
-            ref readonly var at = ref cpu._translator.GetSite(site);
-            int number = (int)(at.Info >> 12 & 7);
-            int size = (int)(at.Info & 0xFF);
-            bool write = (at.Info & Site.Write) != 0;
-            if (!cpu.IsAllowed(number, offset, size, write))
-            {
-                c->Rip = at.Rip;
-                cpu.DeliverFault((byte)(number == 2 ? 12 : 13), 0);
-                return (int)ExitReason.Redispatch;
-            }
-            return (int)cpu.SlowAccess(at, (uint)(offset + CpuContext.Segment(c, number)->Base));
-        }
-        catch (Exception e)
-        {
-            return cpu.Fail(e);
-        }
-    }
+    internal static int SlowWindowHelper(CpuContext* c, uint site, ulong linear) => Call(c, site, linear, &SlowWindow);
 
     [UnmanagedCallersOnly]
-    internal static int CompleteStoreHelper(CpuContext* c, uint site, ulong unused)
+    internal static int SlowSegmentHelper(CpuContext* c, uint site, ulong offset) => Call(c, site, offset, &SlowSegment);
+
+    [UnmanagedCallersOnly]
+    internal static int CompleteStoreHelper(CpuContext* c, uint site, ulong unused) => Call(c, site, unused, &CompleteStore);
+
+    private static ExitReason Interpret(TranslatorVcpu cpu, in Site at, ulong unused) => cpu.Interpret(at);
+
+    private static ExitReason Raise(TranslatorVcpu cpu, in Site at, ulong unused)
     {
-        var cpu = Of(c);
-        try
+        cpu._c->Rip = at.Rip;
+        cpu.DeliverFault((byte)at.Info, (at.Info & Site.ErrorCode) != 0 ? 0u : null);
+        return ExitReason.Redispatch;
+    }
+
+    private static ExitReason SlowAccess(TranslatorVcpu cpu, in Site at, ulong linear) => cpu.SlowAccess(at, linear);
+
+    private static ExitReason SlowWindow(TranslatorVcpu cpu, in Site at, ulong linear)
+    {
+        // What must be aligned and is not faults before its page is walked.
+        bool bad = (at.Info & Site.Aligned) != 0 &&
+            (linear + (at.Info >> Site.OpenerShift & 0xFF) & (1UL << (int)(at.Info >> Site.AlignmentShift & 15)) - 1) != 0;
+        if (!bad && cpu.Memory.TryWindow(linear, (at.Info & Site.Write) != 0, out cpu._c->ResumeAt))
+            return ExitReason.Continue;
+        cpu._c->Rip = at.Rip;
+        return ExitReason.Careful;
+    }
+
+    private static ExitReason SlowSegment(TranslatorVcpu cpu, in Site at, ulong offset)
+    {
+        int number = (int)(at.Info >> 12 & 7);
+        if (!cpu.IsAllowed(number, offset, (int)(at.Info & 0xFF), (at.Info & Site.Write) != 0))
         {
-            cpu.TakeFlags();
-            bool device = (c->PendingStore & 1) != 0, leave = (c->PendingStore & 2) != 0;
-            cpu.Memory.CompleteStore();
-            // A device's register may have moved memory or raised an interrupt.
-            leave |= device && Volatile.Read(ref c->KeepRunning) == 0;
-            ref readonly var at = ref cpu._translator.GetSite(site);
-            if (!leave || (at.Info & Site.Leaves) != 0)
-                return (int)ExitReason.Continue;
-            c->Rip = at.NextRip;
-            return (int)ExitReason.Redispatch;
+            cpu._c->Rip = at.Rip;
+            cpu.DeliverFault((byte)(number == 2 ? 12 : 13), 0);
+            return ExitReason.Redispatch;
         }
-        catch (Exception e)
-        {
-            return cpu.Fail(e);
-        }
+        return cpu.SlowAccess(at, (uint)(offset + CpuContext.Segment(cpu._c, number)->Base));
+    }
+
+    private static ExitReason CompleteStore(TranslatorVcpu cpu, in Site at, ulong unused)
+    {
+        var c = cpu._c;
+        bool device = (c->PendingStore & 1) != 0, leave = (c->PendingStore & 2) != 0;
+        cpu.Memory.CompleteStore();
+        // A device's register may have moved memory or raised an interrupt.
+        leave |= device && Volatile.Read(ref c->KeepRunning) == 0;
+        if (!leave || (at.Info & Site.Leaves) != 0)
+            return ExitReason.Continue;
+        c->Rip = at.NextRip;
+        return ExitReason.Redispatch;
     }
 
     /// <summary>Where <see cref="Failure"/> came from, for reports of defects.</summary>
@@ -162,10 +128,7 @@ public sealed unsafe partial class TranslatorVcpu
         bool write = (at.Info & Site.Write) != 0;
         int fault = Memory.SlowAccess(linear, (int)(at.Info & 0xFF), write, (at.Info & Site.Locked) != 0, out uint code);
         if (fault == 0)
-        {
-            _c->LiveIf = (byte)(_c->Rflags >> 9 & 1);
             return ExitReason.Continue;
-        }
         _c->Rip = at.Rip;
         // A non-canonical stack address is a stack fault.
         byte vector = (byte)(fault - 1);
@@ -196,10 +159,8 @@ public sealed unsafe partial class TranslatorVcpu
     }
 
     /// <summary>Executes one instruction in C#, and says whether generated code goes on behind it.</summary>
-    private ExitReason Interpret(uint site)
+    private ExitReason Interpret(in Site at)
     {
-        TakeFlags();
-        ref readonly var at = ref _translator.GetSite(site);
         ulong next = at.NextRip;
         _c->Rip = at.Rip;
         _c->PendingStore = 0;
@@ -229,10 +190,7 @@ public sealed unsafe partial class TranslatorVcpu
         {
             left = true;
         }
-        if (left)
-            return ExitReason.Redispatch;
-        _c->LiveIf = (byte)(_c->Rflags >> 9 & 1);
-        return ExitReason.Continue;
+        return left ? ExitReason.Redispatch : ExitReason.Continue;
     }
 
     private bool HasModeChanged()

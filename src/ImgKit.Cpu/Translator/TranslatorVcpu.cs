@@ -349,16 +349,9 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                     HandleSignal();
                     break;
                 case ExitReason.Redispatch:
-                    if (!step && MayGoOn())
-                    {
-                        if (Memory.ModeIsStale)
-                            UpdateMode(false);
-                        _faulted = false;
-                        Memory.Flushed = false;
-                        code = FindCode();
-                        if (code != null)
-                            continue;
-                    }
+                    code = step ? null : FindNext();
+                    if (code != null)
+                        continue;
                     break;
                 case ExitReason.Poll:
                 case ExitReason.Step:
@@ -375,6 +368,18 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         if (step)
             AfterStep(trap);
         return null;
+    }
+
+    /// <summary>Code to go on with after what has ended a block; null where <see cref="Run"/> must look first.</summary>
+    private byte* FindNext()
+    {
+        if (!MayGoOn())
+            return null;
+        if (Memory.ModeIsStale)
+            UpdateMode(false);
+        _faulted = false;
+        Memory.Flushed = false;
+        return FindCode();
     }
 
     /// <summary>Nothing happened that <see cref="Run"/> would look at between two instructions.</summary>
