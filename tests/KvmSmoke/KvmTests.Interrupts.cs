@@ -13,6 +13,7 @@ internal sealed unsafe partial class KvmTests
         g.Vector(0x24, 0x1800);
         g.Load(16, 0x1800, a =>
         {
+            a.mov(__word_ptr[0x4000], 1);
             a.mov(al, 0x24);
             a.@out(0x81, al);
             a.mov(al, 0x20);
@@ -21,11 +22,15 @@ internal sealed unsafe partial class KvmTests
         });
         var cpu = g.Real(a =>
         {
+            var wait = a.CreateLabel();
             ProgramPic(a, 0xEF);
             a.mov(al, 1);
             a.@out(0x80, al);
             a.sti();
+            a.Label(ref wait);
             a.hlt();
+            a.cmp(__word_ptr[0x4000], 1);
+            a.jne(wait);
             End(a);
         });
         g.Bus.OnPortWrite = (port, value, _) =>
@@ -39,7 +44,7 @@ internal sealed unsafe partial class KvmTests
                 });
             }
         };
-        RunToEnd(g, cpu);
+        RunToEndOrNudge(g, cpu);
         Check.Sequence([1u, 0x24u, 0xFFu], g.Bus.PortWrites.Where(w => w.Port >= 0x80).Select(w => w.Value), "order");
         Check.True(g.Bus.PortWrites.All(w => w.Port is 0x80 or 0x81), "the PIC's ports stay in the kernel");
     }
@@ -140,16 +145,21 @@ internal sealed unsafe partial class KvmTests
         g.Vector(0x28, 0x1800);
         g.Load(16, 0x1800, a =>
         {
+            a.mov(__word_ptr[0x4000], 1);
             a.mov(al, 0x28);
             a.@out(0x81, al);
             a.iret();
         });
         var cpu = g.Real(a =>
         {
+            var wait = a.CreateLabel();
             a.mov(al, 1);
             a.@out(0x80, al);
             a.sti();
+            a.Label(ref wait);
             a.hlt();
+            a.cmp(__word_ptr[0x4000], 1);
+            a.jne(wait);
             End(a);
         });
         g.Bus.OnPortWrite = (port, value, _) =>
@@ -157,7 +167,7 @@ internal sealed unsafe partial class KvmTests
             if (port == 0x80 && value == 1)
                 g.After(20, () => g.Bus.Interrupt(cpu, 0x28));
         };
-        RunToEnd(g, cpu);
+        RunToEndOrNudge(g, cpu);
         Check.Sequence([1u, 0x28u, 0xFFu], g.Bus.PortWrites.Select(w => w.Value), "order");
     }
 
@@ -380,6 +390,7 @@ internal sealed unsafe partial class KvmTests
         g.Vector(0x25, 0x1800);
         g.Load(16, 0x1800, a =>
         {
+            a.mov(__word_ptr[0x4000], 1);
             a.mov(al, 0x25);
             a.@out(0x81, al);
             a.mov(al, 0x20);
@@ -388,8 +399,10 @@ internal sealed unsafe partial class KvmTests
         });
         int raise = TestFd.Create(), ended = TestFd.Create();
         Check.True(g.Engine.AttachInterruptEvent(raise, 5, ended), "irqfd with resampling");
+        // the kernel hands it over when its worker comes to it
         var cpu = g.Real(a =>
         {
+            var wait = a.CreateLabel();
             a.mov(dx, 0x4D0);
             a.mov(al, 0x20);
             a.@out(dx, al); // level-triggered
@@ -397,8 +410,10 @@ internal sealed unsafe partial class KvmTests
             a.sti();
             a.mov(al, 1);
             a.@out(0x80, al);
-            a.nop();
-            a.nop();
+            a.Label(ref wait);
+            a.pause();
+            a.cmp(__word_ptr[0x4000], 1);
+            a.jne(wait);
             End(a);
         });
         g.Bus.OnPortWrite = (port, value, _) =>
