@@ -4,7 +4,7 @@ namespace ImgKit.Guests;
 /// <summary>A guest of a few hundred bytes, for what the program around it does. It writes "ready" to the first serial port and does what it is told
 /// there by single letters; everything else it sends back.</summary>
 /// <remarks>q: ends the process with status 3. r: resets. w: writes sector 1 of the first IDE disk, and answers K or E. t: the date in CMOS memory.
-/// p: tells pvpanic. d: writes e and f to the debug ports 0xE9 and 0x402.</remarks>
+/// !: tells pvpanic. d: writes e and f to the debug ports 0xE9 and 0x402.</remarks>
 internal static class EchoKernel
 {
     /// <summary>The kernel's file, made once by as and ld.</summary>
@@ -49,7 +49,7 @@ internal static class EchoKernel
             je write
             cmpb $'t', %al
             je date
-            cmpb $'p', %al
+            cmpb $'!', %al
             je panic
             cmpb $'d', %al
             je debug

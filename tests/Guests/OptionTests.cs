@@ -198,14 +198,14 @@ public sealed class OptionTests : IDisposable
         using (var guest = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-device", "pvpanic"))
         {
             guest.WaitForSerial("ready", 60);
-            guest.Type("p");
+            guest.Type("!");
             Assert.Equal(0, guest.WaitForExit(60));
         }
         using (var guest = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-device", "pvpanic", "-no-shutdown"))
         {
             guest.WaitForSerial("ready", 60);
             guest.Qmp("query-status");
-            guest.Type("p");
+            guest.Type("!");
             Assert.Equal("pause", guest.WaitForEvent("GUEST_PANICKED", 60).GetProperty("data").GetProperty("action").GetString());
             WaitFor(() => guest.Qmp("query-status").GetProperty("status").GetString() == "guest-panicked");
             guest.Quit();
