@@ -77,16 +77,8 @@ internal static class BootRom
             BinaryPrimitives.WriteUInt64BigEndian(entry[8..], at);
             table += 16;
         }
-        rom[HeaderAt + 9] = Checksum(rom.AsSpan(HeaderAt, 32));
-        rom[^1] = Checksum(rom);
+        rom[HeaderAt + 9] = AcpiTables.Checksum(rom.AsSpan(HeaderAt, 32));
+        rom[^1] = AcpiTables.Checksum(rom);
         return rom;
-    }
-
-    private static byte Checksum(ReadOnlySpan<byte> bytes)
-    {
-        byte sum = 0;
-        foreach (byte b in bytes)
-            sum += b;
-        return (byte)-sum;
     }
 }
