@@ -43,10 +43,10 @@ public sealed class PcOptions
     /// <summary>Files for fw_cfg, such as <c>vgaroms/vgabios.bin</c>.</summary>
     public Dictionary<string, byte[]> FirmwareFiles { get; } = [];
 
-    /// <summary>A kernel that is started in place of the firmware. The machine closes it, and the RAM disks.</summary>
+    /// <summary>A kernel to start, in place of the firmware or after it. The machine closes it, and the RAM disks.</summary>
     public BootFile? Kernel { get; init; }
 
-    /// <summary>The kernel starts after the firmware, through its own 16-bit setup code (needs <see cref="Firmware"/>).</summary>
+    /// <summary>The kernel starts after the firmware (needs <see cref="Firmware"/>): Linux through its own 16-bit setup code, and Multiboot.</summary>
     public bool StartsKernelByFirmware { get; init; }
 
     /// <summary>Initial RAM disk, or (multiboot) modules, with their command lines.</summary>

@@ -83,8 +83,8 @@ public static class MultibootKernel
         Put(DescriptorRegisterAt + 2, InformationAt + DescriptorsAt);
         EntryCode(entry).CopyTo(information.AsSpan((int)EntryCodeAt));
 
-        config.SetItem(KernelData, [.. layout.Kernel]);
-        config.SetItem(ModuleData, [.. layout.Modules]);
+        config.SetItem(KernelData, layout.ReadKernel());
+        config.SetItem(ModuleData, layout.ReadModules());
         config.SetItem(InformationData, information[..length]);
         config.SetFile(RomName, Build("Multiboot", [.. layout.Pieces, Piece.Of(InformationData, InformationAt, length)], Tail));
         return "/rom@" + RomName;
@@ -93,11 +93,9 @@ public static class MultibootKernel
     /// <summary>What of which item goes where.</summary>
     private sealed class Layout(ulong top)
     {
+        private readonly List<(BootFile File, long Offset, int Length)> _kernel = [], _modules = [];
+        private readonly List<Piece> _zeroes = [];
         private ulong _end = Megabyte;
-
-        internal List<byte> Kernel { get; } = [];
-
-        internal List<byte> Modules { get; } = [];
 
         internal List<Piece> Pieces { get; } = [];
 
@@ -109,15 +107,12 @@ public static class MultibootKernel
             Check(at, length);
             if (offset < 0 || stored < 0 || offset > file.Length || stored > file.Length - offset)
                 throw new MachineException("the Multiboot kernel's text lies outside the file");
-            Pieces.Add(Kernel.Count == 0 ? Piece.Of(KernelData, (uint)at, (int)stored) : Piece.Next((uint)at, (int)stored));
-            Kernel.AddRange(file.Read(offset, (int)stored));
+            Add(_kernel, KernelData, file, offset, (int)stored, (uint)at);
             _end = Math.Max(_end, at + length);
             // Zeroes are read from an item that does not exist, once all of this one is fetched.
             if ((ulong)stored < length)
                 _zeroes.Add(Piece.Of(Nothing, (uint)at + (uint)stored, (int)(length - (ulong)stored)));
         }
-
-        private readonly List<Piece> _zeroes = [];
 
         internal void EndKernel() => Pieces.AddRange(_zeroes);
 
@@ -125,10 +120,39 @@ public static class MultibootKernel
         {
             ulong at = (_end + 0xFFF) & ~0xFFFUL;
             Check(at, (ulong)file.Length);
-            Pieces.Add(Modules.Count == 0 ? Piece.Of(ModuleData, (uint)at, (int)file.Length) : Piece.Next((uint)at, (int)file.Length));
-            Modules.AddRange(file.Read(0, (int)file.Length));
+            Add(_modules, ModuleData, file, 0, (int)file.Length, (uint)at);
             _end = at + (ulong)file.Length;
             return (uint)at;
+        }
+
+        /// <summary>The item with the kernel's pieces, one behind the other.</summary>
+        internal byte[] ReadKernel() => Read(_kernel);
+
+        /// <summary>The item with the modules, one behind the other.</summary>
+        internal byte[] ReadModules() => Read(_modules);
+
+        // The first piece that has bytes selects the item, the others go on in it.
+        private void Add(List<(BootFile File, long Offset, int Length)> parts, ushort key, BootFile file, long offset, int length, uint at)
+        {
+            if (length == 0)
+                return;
+            Pieces.Add(parts.Count == 0 ? Piece.Of(key, at, length) : Piece.Next(at, length));
+            parts.Add((file, offset, length));
+        }
+
+        private static byte[] Read(List<(BootFile File, long Offset, int Length)> parts)
+        {
+            long total = parts.Sum(p => (long)p.Length);
+            if (total > Array.MaxLength)
+                throw new MachineException("the kernel and its modules do not fit in guest memory");
+            byte[] item = new byte[total];
+            int at = 0;
+            foreach (var (file, offset, length) in parts)
+            {
+                file.Read(offset, item.AsSpan(at, length));
+                at += length;
+            }
+            return item;
         }
 
         private void Check(ulong at, ulong length)
