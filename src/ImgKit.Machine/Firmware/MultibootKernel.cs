@@ -13,7 +13,7 @@ public static class MultibootKernel
 {
     private const string RomName = "genroms/multiboot.bin";
     private const ushort KernelData = 0x11, ModuleData = 0x12, InformationData = 0x18, Nothing = 0x3FFF;
-    private const int SearchLength = 8192, MaxModules = 64, StringRoom = 0x1_0000;
+    private const int SearchLength = 8192, MaxModules = 64, MaxKernelPieces = 256, StringRoom = 0x1_0000;
 
     // Low memory that the firmware is done with: the information's page, strings behind it.
     private const uint InformationAt = 0x1_0000, ModulesAt = 0x100, LoaderNameAt = 0x500, DescriptorsAt = 0x700, DescriptorRegisterAt = 0x718,
@@ -105,6 +105,10 @@ public static class MultibootKernel
             if (at < Megabyte)
                 throw new MachineException("the kernel asks for memory below 1 MiB");
             Check(at, length);
+            if (length > int.MaxValue)
+                throw new MachineException("the kernel does not fit in guest memory");
+            if (Pieces.Count + _zeroes.Count >= MaxKernelPieces)
+                throw new MachineException($"the kernel has more than {MaxKernelPieces} segments");
             if (offset < 0 || stored < 0 || offset > file.Length || stored > file.Length - offset)
                 throw new MachineException("the Multiboot kernel's text lies outside the file");
             Add(_kernel, KernelData, file, offset, (int)stored, (uint)at);
