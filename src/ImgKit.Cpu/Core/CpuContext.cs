@@ -162,6 +162,11 @@ public unsafe struct CpuContext
     /// <summary>Argument of the exit (<c>ExitReason</c> is the return value of the entry stub).</summary>
     public ulong ExitArgument;
 
+    /// <summary>Site of the last indirect branch: whose target that is, should it be none.</summary>
+    public uint BranchSite;
+
+    private readonly uint _reserved3;
+
     /// <summary>Handle of the managed engine.</summary>
     public nint Owner;
 

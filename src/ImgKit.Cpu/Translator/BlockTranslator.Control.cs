@@ -72,6 +72,20 @@ internal sealed unsafe partial class BlockTranslator
     private bool IsNear(ulong target) => _kind != BlockKind.Alone && !_mode.SingleStep && (target + _mode.CodeBase ^ _block.Rip + _mode.CodeBase) >> 12 == 0 &&
         target == (target & _mode.RipMask);
 
+    /// <summary>CS's limit, outside 64-bit mode.</summary>
+    private uint _codeLimit;
+
+    /// <summary>A branch to it faults.</summary>
+    private bool IsBad(ulong target) => _mode.Is64 ? !MemoryUnit.IsCanonical(target) : target > _codeLimit;
+
+    /// <summary>Before a branch to the RIP in RBP or Scratch1, which C# looks at where it finds no code: notes whose it is and how far it has
+    /// moved the stack pointer.</summary>
+    private void NoteBranch(int size, int moved)
+    {
+        if (_mode.Is64 || _codeLimit < (size == 2 ? ushort.MaxValue : uint.MaxValue))
+            _e.StoreGsImmediate(Layout.BranchSite, (int)NewSite((uint)moved), false);
+    }
+
     /// <summary>Code of a near target, if it is known for good.</summary>
     private byte* FindKnown(ulong target)
     {
@@ -105,7 +119,11 @@ internal sealed unsafe partial class BlockTranslator
 
     private void EmitConditionalJumpTo(int condition, ulong target)
     {
-        if (IsNear(target))
+        if (IsBad(target))
+        {
+            _cold.Add(new Cold { Kind = ColdKind.BadTarget, Fix = _e.JccForward(condition), Site = NewSite(13 | Site.ErrorCode) });
+        }
+        else if (IsNear(target))
         {
             byte* known = FindKnown(target);
             if (known != null)
@@ -125,6 +143,12 @@ internal sealed unsafe partial class BlockTranslator
         if (_mode.SingleStep)
         {
             EmitDataCall(_stubs.StepDone, target);
+            return;
+        }
+        if (IsBad(target))
+        {
+            // No branch, but the instruction behind the last one: it faults itself.
+            EmitDataCall(_stubs.Goto, target);
             return;
         }
         _e.MovImmediate(Host.Rbp, target);
@@ -219,6 +243,7 @@ internal sealed unsafe partial class BlockTranslator
         ulong target = BranchTarget(instruction), next = instruction.NextIP & _mode.RipMask;
         if (!_mode.SingleStep)
             EmitPollInline();
+        bool counts = instruction.Mnemonic is Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne;
         int size = instruction.Code switch
         {
             Code.Loop_rel8_16_CX or Code.Loop_rel8_32_CX or Code.Loope_rel8_16_CX or Code.Loope_rel8_32_CX or Code.Loopne_rel8_16_CX or
@@ -227,29 +252,26 @@ internal sealed unsafe partial class BlockTranslator
                 Code.Loopne_rel8_64_RCX or Code.Loopne_rel8_16_RCX or Code.Jrcxz_rel8_64 or Code.Jrcxz_rel8_16 => 8,
             _ => 4,
         };
-        if (instruction.Mnemonic is Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne)
-        {
-            if (size == 2)
-            {
-                _e.Lea(Host.Rcx, Host.R13, -1, 0, -1, false);
-                _e.MovWord(Host.R13, Host.Rcx);
-            }
-            else
-            {
-                _e.Lea(Host.R13, Host.R13, -1, 0, -1, size == 8);
-            }
-        }
+        if (counts && !IsBad(target))
+            CountDown(size);
         if (size == 2)
             _e.MovzxWord(Host.Rcx, Host.R13);
         else
             _e.MovRr(Host.Rcx, Host.R13, size == 8);
+        if (counts && IsBad(target))
+        {
+            EmitBadLoop(instruction.Mnemonic, size, target);
+            EmitJumpTo(next);
+            FlushThunks();
+            return true;
+        }
         byte* zero = _e.JrcxzForward();
-        if (instruction.Mnemonic is Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz)
+        if (!counts)
         {
             // A jump around: the displacement is short.
             byte* around = _e.JmpForward();
             _e.FixShortHere(zero);
-            EmitJumpTo(target);
+            EmitBranchTo(target);
             _e.FixHere(around);
             EmitJumpTo(next);
         }
@@ -266,6 +288,43 @@ internal sealed unsafe partial class BlockTranslator
         }
         FlushThunks();
         return true;
+    }
+
+    private void CountDown(int size)
+    {
+        if (size == 2)
+        {
+            _e.Lea(Host.Rcx, Host.R13, -1, 0, -1, false);
+            _e.MovWord(Host.R13, Host.Rcx);
+        }
+        else
+        {
+            _e.Lea(Host.R13, Host.R13, -1, 0, -1, size == 8);
+        }
+    }
+
+    /// <summary>LOOP to where nothing can be executed: the count, which RCX has, changes only where it does not branch.</summary>
+    private void EmitBadLoop(Mnemonic mnemonic, int size, ulong target)
+    {
+        _e.Lea(Host.Rcx, Host.Rcx, -1, 0, -1, size == 8);
+        if (size == 2)
+            _e.MovzxWord(Host.Rcx, Host.Rcx);
+        byte* zero = _e.JrcxzForward();
+        if (mnemonic == Mnemonic.Loop)
+            _cold.Add(new Cold { Kind = ColdKind.BadTarget, Fix = _e.JmpForward(), Site = NewSite(13 | Site.ErrorCode) });
+        else
+            EmitConditionalJumpTo(mnemonic == Mnemonic.Loope ? 4 : 5, target);
+        _e.FixShortHere(zero);
+        CountDown(size);
+    }
+
+    /// <summary>A jump, not to the next instruction.</summary>
+    private void EmitBranchTo(ulong target)
+    {
+        if (IsBad(target))
+            EmitRaise(13, true);
+        else
+            EmitJumpTo(target);
     }
 
     private void EmitConditionalJumpToOrStep(int condition, ulong target) => EmitConditionalJumpTo(condition, target);
@@ -299,7 +358,7 @@ internal sealed unsafe partial class BlockTranslator
                 }
                 if (IsBackward(target) && !_mode.SingleStep)
                     EmitPoll();
-                EmitJumpTo(target);
+                EmitBranchTo(target);
                 FlushThunks();
                 return true;
             }
@@ -308,18 +367,23 @@ internal sealed unsafe partial class BlockTranslator
                 ulong target = BranchTarget(instruction);
                 if (IsBackward(target) && !_mode.SingleStep)
                     EmitPollInline();
+                if (IsBad(target))
+                {
+                    EmitRaise(13, true);
+                    return true;
+                }
                 EmitPushImmediate(instruction.NextIP & _mode.RipMask, -instruction.StackPointerIncrement, true);
                 EmitJumpTo(target);
                 FlushThunks();
                 return true;
             }
             case FlowControl.IndirectBranch when instruction.IsJmpNearIndirect:
-                EmitLoadTarget(ref instruction);
+                NoteBranch(EmitLoadTarget(ref instruction), 0);
                 _e.LoadGs(Host.Rbp, Layout.Scratch1);
                 EmitJumpIndirect();
                 return true;
             case FlowControl.IndirectCall when instruction.IsCallNearIndirect:
-                EmitLoadTarget(ref instruction);
+                NoteBranch(EmitLoadTarget(ref instruction), instruction.StackPointerIncrement);
                 EmitPushImmediate(instruction.NextIP & _mode.RipMask, -instruction.StackPointerIncrement, true);
                 _e.LoadGs(Host.Rbp, Layout.Scratch1);
                 EmitJumpIndirect();
@@ -336,7 +400,8 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>Target of an indirect near branch, zero-extended, to Scratch1.</summary>
-    private void EmitLoadTarget(ref Instruction instruction)
+    /// <returns>its size in bytes.</returns>
+    private int EmitLoadTarget(ref Instruction instruction)
     {
         int size;
         if (instruction.Op0Kind == OpKind.Memory)
@@ -350,7 +415,7 @@ internal sealed unsafe partial class BlockTranslator
             _e.StoreGs(Layout.Scratch1, Host.Rcx);
             EndMemory();
             ForgetWindowRegisters();
-            return;
+            return size;
         }
         ForgetWindowRegisters();
         var register = instruction.Op0Register;
@@ -366,6 +431,7 @@ internal sealed unsafe partial class BlockTranslator
         else
             _e.MovRr(Host.Rcx, host, size == 8);
         _e.StoreGs(Layout.Scratch1, Host.Rcx);
+        return size;
     }
 
     /// <summary>Leaves the current instruction to C#; the block goes on behind it where the interpreter says so.</summary>

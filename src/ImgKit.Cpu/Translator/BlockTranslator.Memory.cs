@@ -22,6 +22,7 @@ internal sealed unsafe partial class BlockTranslator
         Poll,
         PollRbp,
         Interpret,
+        BadTarget,
     }
 
     private struct Cold
@@ -426,6 +427,10 @@ internal sealed unsafe partial class BlockTranslator
                     break;
                 case ColdKind.PollRbp:
                     _e.Jmp(_stubs.PollRbp);
+                    break;
+                case ColdKind.BadTarget:
+                    _e.MovImmediate(Host.Rcx, item.Site);
+                    _e.Call(_stubs.Raise);
                     break;
                 case ColdKind.Interpret:
                     _e.MovImmediate(Host.Rcx, item.Site);

@@ -279,6 +279,7 @@ internal sealed unsafe partial class BlockTranslator
         AdjustStack(size + extra);
         _e.MovRr(Host.Rbp, Host.Rcx);
         EndMemory();
+        NoteBranch(size, size + extra);
         EmitJumpIndirect();
     }
 

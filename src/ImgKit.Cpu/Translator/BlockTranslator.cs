@@ -142,12 +142,14 @@ internal sealed unsafe partial class BlockTranslator
         _coldPlaces.Clear();
     }
 
-    /// <summary>Translates from <paramref name="bytes"/>, the <paramref name="available"/> bytes of guest code at RIP.</summary>
+    /// <summary>Translates from <paramref name="bytes"/>, the <paramref name="available"/> bytes of guest code at RIP. Branches beyond
+    /// <paramref name="codeLimit"/> (outside 64-bit mode) fault.</summary>
     /// <returns>The block, not yet registered; null when the first instruction needs more bytes than there are.</returns>
-    public Block? Translate(ulong rip, TranslationMode mode, int jumpCache, byte* bytes, int available, ulong physicalPage,
+    public Block? Translate(ulong rip, TranslationMode mode, uint codeLimit, int jumpCache, byte* bytes, int available, ulong physicalPage,
         int pageOffset, BlockKind kind, bool careful)
     {
         _mode = mode;
+        _codeLimit = codeLimit;
         _bytes = bytes;
         _operandSegment = 3;
         _jumpCache = Layout.Jump + jumpCache * Layout.JumpCache;
@@ -194,8 +196,7 @@ internal sealed unsafe partial class BlockTranslator
         if (!ended)
         {
             ref var last = ref _instructions[count - 1];
-            // IP does not wrap from one instruction to the next: behind the last byte of 64 KiB is the limit.
-            ulong next = mode.CodeBits == 16 ? last.NextIP : last.NextIP & mode.RipMask;
+            ulong next = last.NextIP & mode.RipMask;
             if (mode.SingleStep)
                 EmitDataCall(_stubs.StepDone, next);
             else

@@ -74,6 +74,7 @@ internal static unsafe class Layout
     public static readonly int FaultTrap;
     public static readonly int FaultError;
     public static readonly int ExitArgument;
+    public static readonly int BranchSite;
     public static readonly int Scratch0;
     public static readonly int Scratch1;
     public static readonly int Scratch2;
@@ -99,6 +100,7 @@ internal static unsafe class Layout
         FaultTrap = (int)((byte*)&c.FaultTrap - start);
         FaultError = (int)((byte*)&c.FaultError - start);
         ExitArgument = (int)((byte*)&c.ExitArgument - start);
+        BranchSite = (int)((byte*)&c.BranchSite - start);
         Scratch0 = (int)((byte*)&c.Scratch0 - start);
         Scratch1 = (int)((byte*)&c.Scratch1 - start);
         Scratch2 = (int)((byte*)&c.Scratch2 - start);

@@ -61,7 +61,7 @@ internal sealed unsafe partial class MemoryUnit : CpuServices
 
     private bool IsLong => (_c->Efer & 1 << 10) != 0;
 
-    private static bool IsCanonical(ulong linear) => (ulong)((long)linear >> 47) + 1 <= 1;
+    internal static bool IsCanonical(ulong linear) => (ulong)((long)linear >> 47) + 1 <= 1;
 
     private PageAccess AccessOf(bool write, LinearAccess access) =>
         (write ? PageAccess.Write : PageAccess.Read) |

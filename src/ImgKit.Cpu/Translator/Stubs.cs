@@ -35,6 +35,11 @@ internal enum ExitReason
 
     /// <summary>As <see cref="Chain"/>, from the end of a loop to its head.</summary>
     ChainLoop = 10,
+
+    /// <summary>As <see cref="Lookup"/>, <see cref="Poll"/> and <see cref="Step"/>, after an indirect branch.</summary>
+    BranchLookup = 11,
+    BranchPoll = 12,
+    BranchStep = 13,
 }
 
 /// <summary>The fixed pieces of generated code: entry, exits, calls of C# helpers, the signal handler.</summary>
@@ -67,9 +72,9 @@ internal sealed unsafe partial class Stubs
         Goto = EmitDataExit(ExitReason.Lookup, true);
         Poll = EmitDataExit(ExitReason.Poll, true);
         StepDone = EmitDataExit(ExitReason.Step, true);
-        LookupRbp = EmitRbpExit(ExitReason.Lookup);
-        PollRbp = EmitRbpExit(ExitReason.Poll);
-        StepDoneRbp = EmitRbpExit(ExitReason.Step);
+        LookupRbp = EmitRbpExit(ExitReason.BranchLookup);
+        PollRbp = EmitRbpExit(ExitReason.BranchPoll);
+        StepDoneRbp = EmitRbpExit(ExitReason.BranchStep);
         byte* fault = EmitFault();
         Interpret = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.InterpretHelper);
         Raise = EmitHelper((nint)(delegate* unmanaged<CpuContext*, uint, ulong, int>)&TranslatorVcpu.RaiseHelper);

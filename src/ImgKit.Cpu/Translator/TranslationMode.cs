@@ -63,8 +63,9 @@ internal readonly struct TranslationMode(ulong key)
 
     public bool Is64 => (key & 3) == 2;
 
-    /// <summary>Mask for instruction pointers.</summary>
-    public ulong RipMask => (key & 3) switch { 0 => 0xFFFF, 1 => 0xFFFFFFFF, _ => ulong.MaxValue };
+    /// <summary>Mask for instruction pointers. 16-bit code has 32 bits, too: IP does not wrap from one instruction to the next, and branches
+    /// with a 32-bit operand may go anywhere in the segment.</summary>
+    public ulong RipMask => Is64 ? ulong.MaxValue : 0xFFFFFFFF;
 
     /// <summary>Derives the mode and the segments' <see cref="SegmentState.CheckLimit"/>.</summary>
     public static unsafe TranslationMode From(CpuContext* c, bool singleStep)

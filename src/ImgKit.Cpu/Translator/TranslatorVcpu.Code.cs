@@ -81,6 +81,7 @@ public sealed unsafe partial class TranslatorVcpu
         }
         _mode = TranslationMode.From(_c, step);
         _c->ModeKey = _mode.Key;
+        NoteCodeLimit();
         Memory.ModeIsCurrent();
         if (_slotOwner[_otherSlot] == _mode.Key)
         {
@@ -103,11 +104,42 @@ public sealed unsafe partial class TranslatorVcpu
         }
     }
 
+    private readonly Dictionary<ulong, uint> _codeLimits = [];
+    private uint _codeLimit;
+
+    /// <summary>Code knows the limit of its segment. One below 4 GiB is not in the mode, so that all code goes when it has changed.</summary>
+    private void NoteCodeLimit()
+    {
+        _codeLimit = _c->Cs.Limit;
+        if (_mode.Segment(1) is SegmentClass.Flat or SegmentClass.Based)
+            return;
+        if (_codeLimits.TryGetValue(_mode.Key, out uint known))
+        {
+            if (known == _codeLimit)
+                return;
+            ForgetAllCode();
+        }
+        _codeLimits[_mode.Key] = _codeLimit;
+    }
+
+    /// <summary>Instructions can be at an offset in the code segment.</summary>
+    private bool IsInCode(ulong rip) => _mode.Is64 ? MemoryUnit.IsCanonical(rip) : rip <= _c->Cs.Limit;
+
+    /// <summary>An indirect branch has gone where nothing can be: it faults instead, as if it had done nothing (Intel SDM 2, JMP, CALL, RET).</summary>
+    private void RefuseBranch()
+    {
+        ref readonly var at = ref _translator.GetSite(_c->BranchSite);
+        _c->Rip = at.Rip;
+        ulong old = _c->Gpr[4], moved = old - (ulong)(int)at.Info;
+        _c->Gpr[4] = _mode.Is64 ? moved : _mode.Stack32 ? (uint)moved : old & ~0xFFFFUL | (ushort)moved;
+        DeliverFault(13, 0);
+    }
+
     /// <summary>Code for the present RIP, entered with RIP in RBP: what the jump cache has may be for another RIP, and then comes back
     /// for <see cref="LookUpCode"/>.</summary>
     private byte* FindCode()
     {
-        if (_mode.Is64 && !_stepping)
+        if (_mode.Is64 && !_stepping && MemoryUnit.IsCanonical(_c->Rip))
         {
             byte* entry = *JumpEntry(_slotIndex, JumpIndex(_c->Rip));
             if (entry != CodeArena.Stubs.LookupRbp)
@@ -252,7 +284,7 @@ public sealed unsafe partial class TranslatorVcpu
         if (!_mode.Is64)
             available = (int)Math.Min((ulong)available, (ulong)_c->Cs.Limit - rip + 1);
         var block = _translator.Translate(
-            rip, _mode, _slotIndex, page + offset, available, (ulong)page, offset, keep ? kind : BlockKind.Alone, careful);
+            rip, _mode, _codeLimit, _slotIndex, page + offset, available, (ulong)page, offset, keep ? kind : BlockKind.Alone, careful);
         if (block == null)
         {
             // The instruction goes on in the next page.
@@ -277,7 +309,7 @@ public sealed unsafe partial class TranslatorVcpu
                 new ReadOnlySpan<byte>(second, 16).CopyTo(new Span<byte>(bytes + available, 16));
             else
                 ReadDevice(physical & ~0xFFFUL, bytes + available);
-            block = _translator.Translate(rip, _mode, _slotIndex, bytes, available + 16, (ulong)page, offset, BlockKind.Alone, careful);
+            block = _translator.Translate(rip, _mode, _codeLimit, _slotIndex, bytes, available + 16, (ulong)page, offset, BlockKind.Alone, careful);
             if (block == null)
             {
                 FetchFault(13, 0);
@@ -307,7 +339,8 @@ public sealed unsafe partial class TranslatorVcpu
             ForgetAllCode();
         byte* bytes = stackalloc byte[16];
         ReadDevice(physical, bytes);
-        var block = _translator.Translate(rip, _mode, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF), BlockKind.Alone, false);
+        var block = _translator.Translate(rip, _mode, _codeLimit, _slotIndex, bytes, 16, ulong.MaxValue, (int)(physical & 0xFFF),
+            BlockKind.Alone, false);
         if (block == null)
             FetchFault(13, 0);
         else

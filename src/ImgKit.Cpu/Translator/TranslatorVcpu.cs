@@ -314,6 +314,20 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
             enter = CodeArena.Stubs.EnterAgain;
             if (reason != (int)ExitReason.Redispatch && reason != (int)ExitReason.Failed)
                 TakeFlags();
+            if (reason >= (int)ExitReason.BranchLookup)
+            {
+                if (!IsInCode(_c->Rip))
+                {
+                    RefuseBranch();
+                    break;
+                }
+                reason = reason switch
+                {
+                    (int)ExitReason.BranchLookup => (int)ExitReason.Lookup,
+                    (int)ExitReason.BranchPoll => (int)ExitReason.Poll,
+                    _ => (int)ExitReason.Step,
+                };
+            }
             switch ((ExitReason)reason)
             {
                 case ExitReason.Chain:

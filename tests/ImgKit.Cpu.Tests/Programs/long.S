@@ -69,6 +69,25 @@ main:
     mov dword ptr [PT+\n*8+4], 0
     invlpg [WIN+\n*0x1000]
 .endm
+# Runs bytes at this place of the page below the first address that is none, with this count, ZF where `flag` is 0, and such an address in
+# RBX and on the stack.
+.macro edge at, count, flag, bytes:vararg
+    mov esp, STACK
+    try 9f
+    mov rdi, 0x7FFFFFFFF000+\at
+    mov rbp, rdi
+    mov esi, offset 8f
+    mov ecx, 9f-8f
+    rep movsb
+    mov ecx, \count
+    mov eax, \flag
+    test eax, eax
+    mov rbx, 0x0000800000000123
+    push rbx
+    jmp rbp
+8:  .byte \bytes
+9:  hex rcx
+.endm
 .macro ring3 label
     push SEL_UDATA
     push WIN+0x1F000+0xF08
@@ -152,6 +171,38 @@ start64:
     mov eax, [rbx+gdt+8]
     hex rax
 
+    case "branches to no address"
+    mov dword ptr [PML4+255*8], PDPT+7
+    mov dword ptr [PDPT+511*8], PD+7
+    mov dword ptr [PD+511*8], PT+7
+    mov dword ptr [PT+511*8], PHYS+0x1FF007
+    mov dword ptr [PT+510*8], PHYS+0x1FE007
+    edge 0xFC0, 2, 0, 0xEB, 0x7F
+    edge 0xFC0, 2, 0, 0xE9, 0, 1, 0, 0
+    edge 0xFC0, 2, 0, 0xE8, 0, 1, 0, 0
+    edge 0xFC0, 2, 0, 0x74, 0x7F, 0x0F, 0x0B
+    edge 0xFC0, 2, 1, 0x74, 0x7F, 0x0F, 0x0B
+    edge 0xFC0, 2, 0, 0x0F, 0x84, 0, 1, 0, 0
+    edge 0xFC0, 2, 0, 0xE2, 0x7F
+    edge 0xFC0, 1, 0, 0xE2, 0x7F, 0x0F, 0x0B
+    edge 0xFC0, 2, 0, 0x67, 0xE2, 0x7F
+    edge 0xFC0, 2, 0, 0xE1, 0x7F
+    edge 0xFC0, 2, 1, 0xE1, 0x7F, 0x0F, 0x0B
+    edge 0xFC0, 2, 1, 0xE0, 0x7F
+    edge 0xFC0, 0, 0, 0xE3, 0x7F
+    edge 0xFC0, 1, 0, 0xE3, 0x7F, 0x0F, 0x0B
+    edge 0xFFF, 0, 0, 0x90
+    edge 0xFFE, 0, 0, 0x75, 0
+    edge 0xFE0, 0, 0, 0xC3
+    edge 0xFE0, 0, 0, 0xC2, 8, 0
+    edge 0xFE0, 0, 0, 0xFF, 0xD3
+    edge 0xFE0, 0, 0, 0xFF, 0xE3
+    edge 0xFE0, 0, 0, 0xFF, 0x14, 0x24
+    edge 0xFE0, 0, 0, 0xFF, 0x24, 0x24
+    mov rdi, 0xFFFF7FFFFFFFFFFF
+    try 1f
+    jmp rdi
+1:
     case "segments"
     xor eax, eax
     mov ss, eax

@@ -40,6 +40,24 @@ _start:
     .long \offset
     .word \selector
 .endm
+# Jumps to a branch with this count and flags (ZF where `flag` is 0); prints count, and what was pushed as CS where the stack has not moved.
+.macro small label, count=2, flag=0, selector=SEL_SMALLCODE
+    mov esp, STACK
+    try 9f
+    mov esp, STACK-16
+    mov dword ptr [STACK-24], 0
+    mov ecx, \count
+    .if \selector == SEL_SMALLCODE
+    mov ebx, offset beyond
+    .endif
+    mov [STACK-16], ebx
+    mov eax, \flag
+    test eax, eax
+    farjump \selector, \label
+9:  mov eax, [STACK-24]
+    hex ecx
+    hex eax
+.endm
 .macro farjump selector, offset
     .byte 0xEA
     .long \offset
@@ -297,6 +315,53 @@ main:
     farcall SEL_GATE, 0
     hex esp
     add esp, 8
+    mov esp, STACK
+
+    case "branches beyond the limit"
+    descriptor SEL_SMALLCODE, 0x0000FFFF, 0x00409B00
+    farjump SEL_SMALLCODE, small_jump
+within:
+    hex edx
+    mov eax, offset beyond-1
+    mov [gdt+SEL_SMALLCODE], ax
+    small small_jump
+    small small_jump16
+    small small_call
+    small small_je, 2, 0
+    small small_je, 2, 1
+    small small_loop
+    small small_loop, 1
+    small small_loop16, 0x10002
+    small small_loope, 2, 0
+    small small_loope, 2, 1
+    small small_jecxz, 0
+    small small_jecxz, 1
+    small small_ret
+    small small_ret4
+    small small_ret16
+    small small_jump_register
+    small small_call_register
+    small small_jump_memory
+    small small_call_memory
+    small small_last
+    mov ebx, 0x12000
+    small far16_jump, 0, 0, SEL_CODE16
+    small far16_call, 0, 0, SEL_CODE16
+    small far16_ret, 0, 0, SEL_CODE16
+    small far16_direct, 0, 0, SEL_CODE16
+    descriptor SEL_SMALLCODE, 0x0000FFFF, 0x00019B00
+    mov dword ptr [0x11FFC], 0x90909090
+    mov dword ptr [0x12000], 0x66401FB0     # mov al,0x1F; inc ax; jmp far
+    mov byte ptr [0x12004], 0xEA
+    mov dword ptr [0x12005], offset 1f
+    mov word ptr [0x12009], SEL_CODE
+    mov eax, ebx
+    farjump SEL_SMALLCODE, 0x11FFC
+1:  hex eax
+    mov dword ptr [0x12005], offset 1f
+    mov ebx, 0x12000
+    farjump SEL_SMALLCODE, far16_jump
+1:  hex eax
     mov esp, STACK
 
     case "ring 3 and back by exceptions"
@@ -723,6 +788,60 @@ v86_vme:
     mov cs, cs:[v86_word]
 v86_int21:
     iret
+    .code32
+
+    .balign 128
+small_jump:
+    jmp beyond
+small_jump16:
+    .byte 0x66, 0xE9
+    .word beyond-.-2
+small_call:
+    call beyond
+small_je:
+    je beyond
+    ud2
+small_loop:
+    loop beyond
+    ud2
+small_loop16:
+    .byte 0x67, 0xE2, beyond-.-1
+small_loope:
+    loope beyond
+    ud2
+small_jecxz:
+    jecxz beyond
+    ud2
+small_ret:
+    ret
+small_ret4:
+    ret 4
+small_ret16:
+    .byte 0x66, 0xC3
+small_jump_register:
+    jmp ebx
+small_call_register:
+    call ebx
+small_jump_memory:
+    jmp [esp]
+small_call_memory:
+    call [esp]
+small_last:
+    nop
+beyond:
+    mov edx, 0x77
+    farjump SEL_CODE, within
+
+    .code16
+far16_jump:
+    jmp ebx
+far16_call:
+    call ebx
+far16_ret:
+    .byte 0x66, 0xC3
+far16_direct:
+    .byte 0x66, 0xE9
+    .long 0x12000-.-4
     .code32
 
     .balign 4

@@ -2,6 +2,17 @@
     .set MODE, 16
     .include "frame.inc"
     .code16
+# Runs a branch with 1 in EBX's upper half and on the stack; prints the word below SP where an exception pushes IP.
+.macro wide bytes:vararg
+    mov esp, 0xE000
+    mov dword ptr ss:[0xE000], 0x12000
+    mov word ptr ss:[0xDFFA], 0
+    try 9f
+    xor ax, ax
+    .byte \bytes
+9:  movzx eax, word ptr ss:[0xDFFA]
+    hex eax
+.endm
 _start:
     cli
     mov al, 0xFF
@@ -462,7 +473,30 @@ _start:
     .byte 0xEA
     .word 0xFFFC, DATA/16
 1:
+    case "branches with 32-bit operands stay in the segment"
+    mov ebx, offset 1f
+    jmp ebx
+1:  mov ebx, 0x12000
+    wide 0x66, 0xFF, 0xE3               # jmp ebx
+    wide 0x66, 0xC3                     # ret
+    wide 0x66, 0xC2, 4, 0               # ret 4
+    wide 0x66, 0xFF, 0xD3               # call ebx
+    mov dword ptr [0xD000], ebx
+    mov bx, 0xD000
+    wide 0x66, 0xFF, 0x17               # call [bx]
+    wide 0x66, 0xE8, 0, 0x20, 1, 0      # call
+    wide 0x66, 0x0F, 0x84, 0, 0x20, 1, 0 # je
+    wide 0x66, 0x0F, 0x85, 0, 0x20, 1, 0 # jne
+    mov sp, STACK
+    .byte 0x66, 0xE8
+    .long where32-.-4
+    hex ebx
     finish
+
+where32:
+    mov ebx, ss:[esp]
+    sub ebx, offset where32
+    .byte 0x66, 0xC3
 
 int40:
     push bp

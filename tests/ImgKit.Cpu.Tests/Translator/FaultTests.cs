@@ -56,6 +56,41 @@ public sealed class FaultTests
         }, 19);
     }
 
+    [Fact]
+    public void Branches_to_no_address_fault_themselves()
+    {
+        using var comparison = new HostComparison(64, user: true);
+        void Fault(Action<Assembler> write)
+        {
+            comparison.Gpr[0] = 0x800000000000;
+            comparison.Gpr[14] = 0xFFFF7FFFFFFFFFFF;
+            // Calls may have written below the stack pointer: outside the memory that is compared.
+            comparison.Gpr[4] = HostComparison.Region + 0x50000;
+            InstructionTests.RandomState(comparison, new Random(3));
+            unsafe
+            {
+                *(ulong*)(HostComparison.Region + 0x50000) = 0x8000000000000000;
+            }
+            string? difference = comparison.Compare(ProgramTests.Assemble(64, HostComparison.Code, write), 0);
+            Assert.True(difference == null, difference);
+            Assert.Equal(13UL, comparison.LastTrap);
+        }
+        Fault(a => a.jmp(rax));
+        Fault(a => a.jmp(r14));
+        Fault(a => a.jmp(__qword_ptr[rsp]));
+        Fault(a => a.call(rax));
+        Fault(a => a.call(r14));
+        Fault(a => a.call(__qword_ptr[rsp]));
+        Fault(a => a.ret());
+        Fault(a => a.ret(0x100));
+        Fault(a =>
+        {
+            a.push(rax);
+            a.cmp(rax, r14);
+            a.ret();
+        });
+    }
+
     [Theory]
     [InlineData(64)]
     [InlineData(32)]
