@@ -112,19 +112,27 @@ INIT
 # lost is followed by the next.
 # It is told how fast its time-stamp counter goes (TCG shows the host's): when the host is busy, it measures several times less, its time and all its
 # guests' runs that much too fast, and they hardly get on for timer interrupts.
+# With RIG_CLOCK=instructions its clock goes by the instructions that it executes, a nanosecond each: what it measures does not depend on how busy the host is,
+# nor on what TCG takes to translate. The fast string instructions are hidden then: each byte of theirs would count as an instruction.
 # A heartbeat on the console tells a machine that stands still (or has died) from a program in it that does not come to its end.
 # Status 0: its script came to the end; 1: out of time; 2: the machine itself failed, whatever ran in it.
 rig_run() {
-  local initramfs=$1 limit=$2 line console pid end=$((SECONDS + $2)) off= why= tsc append
+  local initramfs=$1 limit=$2 line console pid end=$((SECONDS + $2)) off= why= tsc append clock=() silence=${RIG_SILENCE:-60}
   shift 2
-  gcc -O1 -o "$initramfs.tsc" tests/KvmRig/tsc.c
-  tsc=$("$initramfs.tsc")
+  if [ "${RIG_CLOCK:-host}" = instructions ]; then
+    clock=(-icount shift=0,sleep=off -cpu max,-erms,-fsrm)
+    tsc=1000000
+    silence=$((silence * 5)) # the heart beats by that clock, too
+  else
+    gcc -O1 -o "$initramfs.tsc" tests/KvmRig/tsc.c
+    tsc=$("$initramfs.tsc")
+  fi
   append="console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
-  exec {console}< <(exec timeout -k 5 "$((limit + 60))" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" \
+  exec {console}< <(exec timeout -k 5 "$((limit + 60))" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" "${clock[@]}" \
     -kernel "$kernel" -initrd "$initramfs" -append "$append" "$@" </dev/null 2>&1)
   pid=$!
   while :; do
-    if IFS= read -r -t "${RIG_SILENCE:-60}" -u "$console" line; then
+    if IFS= read -r -t "$silence" -u "$console" line; then
       line=${line%$'\r'}
       case $line in
         *kvm-rig-alive*) ;;
@@ -132,7 +140,7 @@ rig_run() {
         *) printf '%s\n' "$line" ;;
       esac
     elif [ $? -gt 128 ]; then
-      why="no sign of life for ${RIG_SILENCE:-60} s"
+      why="no sign of life for $silence s"
       break
     else
       break
