@@ -1,20 +1,6 @@
 # Single step, breakpoints, interrupt shadows, the FPU's availability and its exceptions, in 32-bit code.
-    .set MODE, 16
     .include "frame.inc"
-    .code16
-_start:
-    cli
-    mov al, 0xFF
-    out 0x21, al
-    out 0xA1, al
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, STACK
-    enter32 main
-    .set MODE, 32
-    .code32
+    start32 main
 
 # Single-steps what stands between: the handler prints each address relative to `stepped`.
 .macro step

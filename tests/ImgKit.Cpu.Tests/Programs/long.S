@@ -1,20 +1,6 @@
 # Long mode: entry, exceptions on aligned and interrupt stacks, system calls, compatibility mode, canonical addresses, NX, SMEP, SMAP.
-    .set MODE, 16
     .include "frame.inc"
-    .code16
-_start:
-    cli
-    mov al, 0xFF
-    out 0x21, al
-    out 0xA1, al
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, STACK
-    enter32 main
-    .set MODE, 32
-    .code32
+    start32 main
 
     .equ PML4, TABLES
     .equ PDPT, TABLES+0x1000

@@ -1,20 +1,6 @@
 # 32-bit paging: error codes, accessed and dirty bits, faults half-way, page crossings, 4 MiB pages, PAE, self-modifying code.
-    .set MODE, 16
     .include "frame.inc"
-    .code16
-_start:
-    cli
-    mov al, 0xFF
-    out 0x21, al
-    out 0xA1, al
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, STACK
-    enter32 main
-    .set MODE, 32
-    .code32
+    start32 main
 
     .equ PD, TABLES                 # directory; table of the first 4 MiB at PD+1000, of linear 400000 at PD+2000
     .equ PT0, TABLES+0x1000

@@ -1,20 +1,6 @@
 # Protected mode without paging: segments, gates, rings, tasks, virtual 8086, flags.
-    .set MODE, 16
     .include "frame.inc"
-    .code16
-_start:
-    cli
-    mov al, 0xFF
-    out 0x21, al
-    out 0xA1, al
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, STACK
-    enter32 main
-    .set MODE, 32
-    .code32
+    start32 main
 
     .equ SEL_RO, SEL_FREE           # read-only data
     .equ SEL_SMALL, SEL_FREE+8      # data, limit FFF, base DATA

@@ -1,7 +1,5 @@
 # Real mode: addressing, stack, interrupts, string instructions, unreal mode, A20.
-    .set MODE, 16
     .include "frame.inc"
-    .code16
 # Runs a branch with 1 in EBX's upper half and on the stack; prints the word below SP where an exception pushes IP.
 .macro wide bytes:vararg
     mov esp, 0xE000
@@ -13,16 +11,7 @@
 9:  movzx eax, word ptr ss:[0xDFFA]
     hex eax
 .endm
-_start:
-    cli
-    mov al, 0xFF
-    out 0x21, al
-    out 0xA1, al
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov esp, STACK
+    start16
     call set_vectors16
 
     case "addressing wraps at 64 KiB"
