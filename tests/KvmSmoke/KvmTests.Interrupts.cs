@@ -49,9 +49,9 @@ internal sealed unsafe partial class KvmTests
         Check.True(g.Bus.PortWrites.All(w => w.Port is 0x80 or 0x81), "the PIC's ports stay in the kernel");
     }
 
-    private static void KernelPit()
+    // Vector 0x20 counts in the word at 0x4000.
+    private static void CountTicks(Guest g)
     {
-        using var g = Make(InterruptControllers.Kernel);
         g.Vector(0x20, 0x1800);
         g.Load(16, 0x1800, a =>
         {
@@ -62,6 +62,12 @@ internal sealed unsafe partial class KvmTests
             a.pop(ax);
             a.iret();
         });
+    }
+
+    private static void KernelPit()
+    {
+        using var g = Make(InterruptControllers.Kernel);
+        CountTicks(g);
         var cpu = g.Real(a =>
         {
             var loop = a.CreateLabel();
@@ -335,16 +341,7 @@ internal sealed unsafe partial class KvmTests
     private static void LostTicks(bool reinject)
     {
         using var g = Make(InterruptControllers.Kernel, new KvmOptions { ReinjectPitTicks = reinject });
-        g.Vector(0x20, 0x1800);
-        g.Load(16, 0x1800, a =>
-        {
-            a.inc(__word_ptr[0x4000]);
-            a.push(ax);
-            a.mov(al, 0x20);
-            a.@out(0x20, al);
-            a.pop(ax);
-            a.iret();
-        });
+        CountTicks(g);
         var cpu = g.Real(a =>
         {
             var loop = a.CreateLabel();

@@ -35,13 +35,8 @@ public static unsafe class FarTransfers
                 targetDescriptor = Segments.MarkAccessed(c, s, target, targetDescriptor);
                 EnterSameLevel(c, s, targetDescriptor.ToRegister((ushort)((target & ~3) | c->Cpl)), d.GateOffset);
                 return;
-            case SystemType.TaskGate:
-                CheckGate(c, selector, d);
-                TaskSwitch.Through(c, s, d.GateSelector, TaskSwitchReason.Jump, nextRip, null, false);
-                return;
-            default:
-                CheckTaskPrivilege(c, selector, d);
-                TaskSwitch.Through(c, s, selector, TaskSwitchReason.Jump, nextRip, null, false);
+            case var type:
+                SwitchTask(c, s, selector, d, type, TaskSwitchReason.Jump, nextRip);
                 return;
         }
     }
@@ -77,15 +72,25 @@ public static unsafe class FarTransfers
                 CheckGate(c, selector, d);
                 CallGate(c, s, d, nextRip);
                 return;
-            case SystemType.TaskGate:
-                CheckGate(c, selector, d);
-                TaskSwitch.Through(c, s, d.GateSelector, TaskSwitchReason.Call, nextRip, null, false);
-                return;
-            default:
-                CheckTaskPrivilege(c, selector, d);
-                TaskSwitch.Through(c, s, selector, TaskSwitchReason.Call, nextRip, null, false);
+            case var type:
+                SwitchTask(c, s, selector, d, type, TaskSwitchReason.Call, nextRip);
                 return;
         }
+    }
+
+    /// <summary>To the task of a gate, or of a TSS itself.</summary>
+    private static void SwitchTask(CpuContext* c, CpuServices s, ushort selector, Descriptor d, SystemType type, TaskSwitchReason reason, ulong nextRip)
+    {
+        if (type == SystemType.TaskGate)
+        {
+            CheckGate(c, selector, d);
+            selector = d.GateSelector;
+        }
+        else
+        {
+            CheckTaskPrivilege(c, selector, d);
+        }
+        TaskSwitch.Through(c, s, selector, reason, nextRip, null, false);
     }
 
     private static void CallSameLevel(CpuContext* c, CpuServices s, SegmentRegister cs, ulong offset, int size, ulong nextRip)
