@@ -44,8 +44,45 @@ public static unsafe class Descriptors
         }
     }
 
-    /// <summary>Opens a pseudo-terminal in raw mode. Throws <see cref="IOException"/>.</summary>
-    public static (int Master, int Slave, string Name) OpenPty()
+    /// <summary>Writes what can be written without waiting. Returns the bytes taken; 0: none now; -1: an error, none ever.</summary>
+    /// <param name="descriptor">one that does not wait, or any other.</param>
+    /// <param name="data">bytes.</param>
+    public static int TryWrite(int descriptor, ReadOnlySpan<byte> data)
+    {
+        const short Writable = 4, HungUp = 0x10;
+        // What others have open, too, is not made non-blocking: once it is ready a pipe takes as much, a terminal a byte.
+        const int PipeBuffer = 4096;
+        fixed (byte* p = data)
+        {
+            int done = 0;
+            while (done < data.Length)
+            {
+                var poll = new NativeSocketCalls.PollDescriptor { Descriptor = descriptor, Events = Writable };
+                if (NativeSocketCalls.poll(&poll, 1, 0) == 0)
+                    return done;
+                if ((poll.Returned & HungUp) != 0)
+                    return -1;
+                int n = Math.Min(data.Length - done, IsTerminal(descriptor) ? 1 : PipeBuffer);
+                nint written = Native.Write(descriptor, p + done, (nuint)n);
+                if (written >= 0)
+                    done += (int)written;
+                else if (Marshal.GetLastPInvokeError() is var error && error == WouldBlock)
+                    return done;
+                else if (error != Interrupted)
+                    return -1;
+            }
+            return done;
+        }
+    }
+
+    private static bool IsTerminal(int descriptor)
+    {
+        byte* state = stackalloc byte[64];
+        return Native.GetTerminal(descriptor, state) == 0;
+    }
+
+    /// <summary>Opens a pseudo-terminal in raw mode; until somebody opens its other end by its name, that is hung up. Throws <see cref="IOException"/>.</summary>
+    public static (int Master, string Name) OpenPty()
     {
         int master = Native.Check(Native.PosixOpenPt(0x80102), "posix_openpt");     // O_RDWR | O_NOCTTY | O_CLOEXEC
         Native.Check(Native.GrantPt(master), "grantpt");
@@ -55,7 +92,8 @@ public static unsafe class Descriptors
         string path = Marshal.PtrToStringUTF8((nint)name)!;
         int slave = Native.Check(Native.Open(path, 0x80102), "open");
         SetRaw(slave, out _);
-        return (master, slave, path);
+        Close(slave);
+        return (master, path);
     }
 
     /// <summary>Puts a terminal into raw mode; false when it is none. <paramref name="before"/> restores it.</summary>
@@ -90,8 +128,8 @@ public static unsafe class Descriptors
             Native.SetTerminal(descriptor, 0, b);
     }
 
-    /// <summary>Opens a file for writing from its start. Throws <see cref="IOException"/>.</summary>
-    public static int Create(string path) => Native.Check(Native.OpenMode(path, 0x80241, 0x1B6), path);
+    /// <summary>Opens a file for writing from its start, or from its end. Throws <see cref="IOException"/>.</summary>
+    public static int Create(string path, bool append = false) => Native.Check(Native.OpenMode(path, append ? 0x80441 : 0x80241, 0x1B6), path);
 
     /// <summary>Opens a file or device for reading and writing. Throws <see cref="IOException"/>.</summary>
     public static int OpenBoth(string path) => Native.Check(Native.Open(path, 0x80102), path);

@@ -6,6 +6,9 @@ public static unsafe class HostThread
     private const int RusageThread = 1;
     private const int InputBlocks = 11;
 
+    /// <summary>The number by which the kernel, and tools such as taskset, know the thread.</summary>
+    public static int CurrentId => NativeCalls.gettid();
+
     /// <summary>Blocks that the thread had to be brought from a disk so far, as they were not in the page cache.</summary>
     public static long DiskReads
     {

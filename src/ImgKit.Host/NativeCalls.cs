@@ -12,6 +12,9 @@ internal static unsafe partial class NativeCalls
         public nuint Length;
     }
 
+    [LibraryImport("libc.so.6")]
+    internal static partial int gettid();
+
     [LibraryImport("libc.so.6", SetLastError = true)]
     internal static partial nint preadv(int fd, IoVec* vectors, int count, long offset);
 

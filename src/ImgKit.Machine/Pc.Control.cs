@@ -53,8 +53,11 @@ public sealed partial class Pc
     /// <summary>Opens media for monitors; null: they cannot be changed.</summary>
     public Devices.Storage.DriveOpener? MediaOpener { get; set; }
 
-    /// <summary>Names of character devices, for monitors.</summary>
-    public Func<IEnumerable<string>>? CharDeviceNames { get; set; }
+    /// <summary>The character devices, for monitors.</summary>
+    public Func<IEnumerable<CharDevices.CharDevice>>? CharDeviceList { get; set; }
+
+    /// <summary>The host's number of the thread that runs a processor.</summary>
+    public int ThreadOf(int processor) => _vcpus.Threads[processor].HostId;
 
     /// <summary>Runs something while no processor runs. On the control thread.</summary>
     public T WithStandingProcessors<T>(Func<T> look)

@@ -181,6 +181,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
                 {
                     Sleep = OnSleep,
                 });
+                _rtc.AlarmDue = _pm.RaiseRtcAlarm;
                 Pci.Add(_pm, 1, 3);
             }
         }

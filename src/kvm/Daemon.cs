@@ -20,9 +20,13 @@ internal static class Daemon
             info.ArgumentList.Add(a);
         info.Environment[Mark] = "1";
         using var child = Process.Start(info)!;
-        // A line means that it runs; the end of the stream, that it has said why not.
-        if (child.StandardOutput.ReadLine() == "ready")
-            return 0;
+        // This line means that it runs; the end of the stream, that it has said why not.
+        while (child.StandardOutput.ReadLine() is { } line)
+        {
+            if (line == "ready")
+                return 0;
+            Program.Tell(line);
+        }
         child.WaitForExit();
         return child.ExitCode == 0 ? 1 : child.ExitCode;
     }

@@ -28,7 +28,7 @@ internal sealed class MachineBuilder : IDisposable
     {
         _settings = settings;
         _loop = new EventLoop(_lock);
-        _chars = new CharDeviceFactory(_loop, Program.Say) { Quit = () => _pc?.Quit(0), KeepSignals = !settings.NoGraphic };
+        _chars = new CharDeviceFactory(_loop, Program.Tell) { Quit = () => _pc?.Quit(0), KeepSignals = !settings.NoGraphic };
     }
 
     /// <summary>Builds. Everything that can be wrong is found here, before anything runs.</summary>
@@ -136,7 +136,7 @@ internal sealed class MachineBuilder : IDisposable
         foreach (var (device, qmp, pretty) in _monitors)
             _ = qmp ? (object)new QmpMonitor(_pc, device, pretty) : new HumanMonitor(_pc, device);
         _pc.MediaOpener = _drives.Opener;
-        _pc.CharDeviceNames = () => _chars.All.Select(c => c.Description);
+        _pc.CharDeviceList = () => _chars.All;
         return _pc;
     }
 
@@ -231,8 +231,8 @@ internal sealed class MachineBuilder : IDisposable
             options.ParallelPorts.Add(s.Parallels[i] == "none" ? null : _chars.Make(s.Parallels[i], $"parallel{i}", Monitor));
         if (s.Parallels.Count == 0 && !s.NoDefaults)
             options.ParallelPorts.Add(_chars.Make("vc", "parallel0"));
-        foreach (var m in s.Monitors)
-            _monitors.Add((_chars.Make(m.Device, "monitor"), m.IsQmp, m.Pretty));
+        for (int i = 0; i < s.Monitors.Count; i++)
+            _monitors.Add((_chars.Make(s.Monitors[i].Device, $"compat_monitor{i}"), s.Monitors[i].IsQmp, s.Monitors[i].Pretty));
     }
 
     // JPEG or BMP, told by their first bytes.

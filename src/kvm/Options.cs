@@ -47,7 +47,7 @@ internal static class Options
             "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
         new("device", "driver[,prop[=value][,...]]", "add a device ('-device help' lists them)", Device),
         new("global", "driver.property=value", "set a property of all devices of a type (also isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate; kvm-pit: lost_tick_policy=delay|discard)", Global),
-        new("kernel", "bzImage", "start a kernel instead of the firmware: Linux, ELF with PVH entry, Multiboot", (s, v) => s.Kernel = v),
+        new("kernel", "file", "start a kernel: Linux (any), ELF with PVH entry, Multiboot", (s, v) => s.Kernel = v),
         new("append", "cmdline", "command line of the kernel", (s, v) => s.CommandLine = v),
         new("initrd", "file", "initial RAM disk of the kernel", (s, v) => s.InitialRamDisk = v),
         new("bios", "file", "firmware image", (s, v) => s.Firmware = v),

@@ -36,6 +36,13 @@ internal static class Program
     /// <summary>A line for the user, with the program's name in front.</summary>
     internal static void Say(string message) => Print($"{ProgramName.Base}: {message}");
 
+    /// <summary>A line that programs read.</summary>
+    internal static void Tell(string message)
+    {
+        OutputWriter.Out.WriteLine(message);
+        OutputWriter.Out.Flush();
+    }
+
     /// <summary>A line for the user that stands by itself.</summary>
     internal static void Print(string message)
     {

@@ -126,7 +126,7 @@ internal sealed class Guest : IDisposable
         var buffer = new byte[4096];
         try
         {
-            for (int n; (n = _line.Receive(buffer)) > 0;)
+            for (int n; _isListening && (n = _line.Receive(buffer)) > 0;)
             {
                 lock (_serial)
                     _serial.Append(Encoding.Latin1.GetString(buffer, 0, n));
@@ -155,11 +155,35 @@ internal sealed class Guest : IDisposable
         return found;
     }
 
+    /// <summary>The first event that came and was not taken; null: none.</summary>
+    internal JsonElement? TakeEvent()
+    {
+        if (_events.Count == 0)
+            return null;
+        var first = _events[0];
+        _events.RemoveAt(0);
+        return first;
+    }
+
+    /// <summary>Reads the monitor's last words.</summary>
+    internal JsonElement WaitForLastEvent()
+    {
+        while (_reader!.ReadLine() is { } line)
+            _events.Add(JsonDocument.Parse(line).RootElement);
+        return TakeEvent() ?? throw new IOException("the monitor has said nothing before the end");
+    }
+
+    /// <summary>Nobody takes any more what the guest writes to its first serial port.</summary>
+    internal void StopListening() => _isListening = false;
+
+    private volatile bool _isListening = true;
+
     internal JsonElement Qmp(string command, object? arguments = null)
     {
         if (_reader == null)
         {
             _socket = Connect(Path.Combine(_folder, "qmp"));
+            _socket.ReceiveTimeout = 120_000;
             _reader = new StreamReader(new NetworkStream(_socket));
             Assert.Contains("QMP", _reader.ReadLine());
             Send("qmp_capabilities", null);

@@ -40,8 +40,12 @@ public sealed class MonitorTests : IDisposable
         Assert.Contains($"ide0-hd0 (#ide0-hd0): {At("disk")} (raw)", guest.Hmp("info block"));
         Assert.Contains("floppy0: [not inserted]", guest.Hmp("info block"));
         Assert.Contains("EIP=002000", guest.Hmp("info registers"));
+        Assert.Contains(" DPL=0 CS32 [-RA]", guest.Hmp("info registers"));
+        Assert.Contains("FCW=037f", guest.Hmp("info registers -a"));
+        Assert.Contains("CPU#1\n", guest.Hmp("info registers 1"));
+        Assert.Equal("", guest.Hmp("info block nodisk"));
         Assert.Contains("CPU #1", guest.Hmp("info cpus"));
-        Assert.Contains("PCI device 8086:7010", guest.Hmp("info pci"));
+        Assert.Contains("    IDE controller: PCI device 8086:7010", guest.Hmp("info pci"));
         Assert.Contains("system_reset", guest.Hmp("help"));
         Assert.Contains("unknown command", guest.Hmp("dance"));
         Assert.Equal("box", guest.Qmp("query-name").GetProperty("name").GetString());
@@ -167,6 +171,92 @@ public sealed class MonitorTests : IDisposable
         guest.WaitForSerial("xready", 60);
         guest.Qmp("system_powerdown");
         guest.WaitForEvent("POWERDOWN", 20);
+        guest.Quit();
+    }
+
+    [Theory]
+    [InlineData("stop now", "stop|s: extraneous characters at the end of line\nTry \"help stop\" for more information\n")]
+    [InlineData("sendkey a-nokey", "invalid parameter: nokey\n")]
+    [InlineData("screendump", "screendump: filename expected\nTry \"help screendump\" for more information\n")]
+    [InlineData("change ide1-cd0", "change: filename expected\nTry \"help change\" for more information\n")]
+    [InlineData("eject -f", "eject: block device name expected\nTry \"help eject\" for more information\n")]
+    [InlineData("commit ide1-cd0", "Device 'ide1-cd0' has no medium\n")]
+    [InlineData("x /2zz 0", "invalid char in format: 'z'\nTry \"help x\" for more information\n")]
+    [InlineData("xp /4xw 0xfffffff8", "00000000fffffff8: Cannot access memory\n")]
+    [InlineData("block_resize nodisk 1M", "Error: Cannot find device='nodisk' nor node-name=''\n")]
+    [InlineData("info weather", "unknown command: 'info weather'\n")]
+    [InlineData("memsave 0 16 /nowhere/x", "Error: Could not open '/nowhere/x': No such file or directory\n")]
+    [InlineData("screendump /nowhere/x", "Error: failed to open file '/nowhere/x': No such file or directory\n")]
+    [InlineData("print /d $eip - $eip - 3", "-3\n")]
+    [InlineData("help eject", "eject [-f] device -- eject a removable medium (use -f to force it)\n")]
+    public void The_human_monitor_says_what_is_wrong(string line, string answer)
+    {
+        using var guest = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path);
+        Assert.Equal(answer, guest.Hmp(line));
+    }
+
+    [Theory]
+    [InlineData("stop", "{\"now\":true}", "GenericError", "Parameter 'now' is unexpected")]
+    [InlineData("pmemsave", "{\"val\":0,\"size\":1}", "GenericError", "Parameter 'filename' is missing")]
+    [InlineData("pmemsave", "{\"val\":\"0\",\"size\":1,\"filename\":\"x\"}", "GenericError", "Invalid parameter type for 'val', expected: integer")]
+    [InlineData("memsave", "{\"val\":0,\"size\":1,\"filename\":\"/dev/null\",\"cpu-index\":9}", "GenericError", "Parameter 'cpu-index' expects a CPU number")]
+    [InlineData("screendump", "{\"filename\":\"/dev/null\",\"format\":\"gif\"}", "GenericError", "Parameter 'format' does not accept value 'gif'")]
+    [InlineData("eject", "{}", "GenericError", "Need exactly one of 'device' and 'id'")]
+    [InlineData("eject", "{\"device\":\"nodisk\"}", "DeviceNotFound", "Device 'nodisk' not found")]
+    [InlineData("send-key", "{\"keys\":[{\"type\":\"qcode\",\"data\":\"nokey\"}]}", "GenericError", "Parameter 'data' does not accept value 'nokey'")]
+    [InlineData("dance", "{}", "CommandNotFound", "The command dance has not been found")]
+    public void Qmp_says_what_is_wrong(string command, string arguments, string kind, string text)
+    {
+        using var guest = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path);
+        guest.Qmp("query-status");
+        var error = Assert.Throws<InvalidOperationException>(() => guest.Qmp(command, JsonDocument.Parse(arguments).RootElement)).Message;
+        Assert.Contains($"\"{kind}\"", error);
+        Assert.Contains(text, error);
+    }
+
+    [Fact]
+    public void Events_come_before_the_answer_to_what_caused_them_and_the_last_one_before_the_end()
+    {
+        using var guest = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path);
+        guest.Qmp("query-status");
+        foreach (var (command, name) in ((string, string)[])[("cont", "RESUME"), ("stop", "STOP"), ("system_reset", "RESET")])
+        {
+            guest.Qmp(command);
+            Assert.Equal(name, guest.TakeEvent()!.Value.GetProperty("event").GetString());
+        }
+        Assert.Null(guest.TakeEvent());
+        guest.Qmp("quit");
+        Assert.Equal("SHUTDOWN", guest.WaitForLastEvent().GetProperty("event").GetString());
+        Assert.Equal(0, guest.WaitForExit(60));
+    }
+
+    [Fact]
+    public void Drives_are_described_with_all_that_is_below_them()
+    {
+        Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", "-b", Image("base"), "-F", "raw", At("top"));
+        using var guest = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path, "-drive",
+            $"file={At("top")},cache=none,discard=unmap,detect-zeroes=unmap,iops=500,bps_rd=1048576");
+        var inserted = Block(guest, "ide0-hd0").GetProperty("inserted");
+        var image = inserted.GetProperty("image");
+        Assert.Equal("qcow2", image.GetProperty("format").GetString());
+        Assert.Equal("1.1", image.GetProperty("format-specific").GetProperty("data").GetProperty("compat").GetString());
+        Assert.Equal(At("base"), image.GetProperty("backing-image").GetProperty("filename").GetString());
+        Assert.Equal("unmap", inserted.GetProperty("detect_zeroes").GetString());
+        Assert.Equal(500, inserted.GetProperty("iops").GetInt32());
+        Assert.Equal(1048576, inserted.GetProperty("bps_rd").GetInt32());
+        Assert.True(inserted.GetProperty("cache").GetProperty("direct").GetBoolean());
+    }
+
+    [Fact]
+    public void Nobody_who_reads_the_serial_port_does_not_hold_up_the_monitor()
+    {
+        using var guest = new Guest("-m", "16", "-kernel", EchoKernel.Path);
+        guest.WaitForSerial("ready", 60);
+        guest.StopListening();
+        // A few hundred single bytes fill a socket.
+        guest.Type(new string('x', 2000));
+        Thread.Sleep(1000);
+        Assert.Equal("running", guest.Qmp("query-status").GetProperty("status").GetString());
         guest.Quit();
     }
 }

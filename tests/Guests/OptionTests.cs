@@ -131,8 +131,9 @@ public sealed class OptionTests : IDisposable
         using var process = Start("-serial", "pty", "-S", "-monitor", "stdio");
         string line;
         do
-            line = process.StandardError.ReadLine() ?? throw new IOException("no pseudo-terminal was named");
+            line = process.StandardOutput.ReadLine() ?? throw new IOException("no pseudo-terminal was named");
         while (!line.Contains("/dev/pts/", StringComparison.Ordinal));
+        Assert.EndsWith("(label serial0)", line);
         string name = line[line.IndexOf("/dev/pts/", StringComparison.Ordinal)..].Split(' ')[0];
         using var terminal = new FileStream(name, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite, 1);
         process.StandardInput.Write("cont\r");

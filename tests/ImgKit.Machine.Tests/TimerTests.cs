@@ -157,4 +157,26 @@ public sealed class TimerTests : IDisposable
         hpet.MmioWrite(0x10, 3, 8);
         Assert.True(replaced);
     }
+
+    [Fact]
+    public void An_alarm_reaches_acpi_though_the_hpet_has_the_interrupt_line()
+    {
+        var rtc = new Rtc(_board.Services, _board.Services.IsaLine(8), DateTime.UnixEpoch);
+        var pm = new Piix4Pm(_board.Services, _board.Services.IsaLine(9), () => { }, false);
+        rtc.AlarmDue = pm.RaiseRtcAlarm;
+        rtc.SetLegacyReplaced(true);
+        pm.SetUpWithoutFirmware();
+        _board.Out(0x602, 0x400, 2);
+        foreach (var (index, value) in ((uint, uint)[])[(1, 2), (3, 0), (5, 0), (11, 0x22)])
+        {
+            _board.Out(0x70, index);
+            _board.Out(0x71, value);
+        }
+        _board.Pass(1500 * Millisecond);
+        Assert.False(_board.Lines.Level[9]);
+        _board.Pass(Second);
+        Assert.True(_board.Lines.Level[9]);
+        Assert.False(_board.Lines.Level[8]);
+        Assert.Equal(0x400u, _board.In(0x600, 2) & 0x400);
+    }
 }

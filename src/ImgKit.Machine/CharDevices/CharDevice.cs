@@ -8,8 +8,8 @@ public abstract class CharDevice : IDisposable
     private const int Limit = 4096;
     private readonly Queue<byte> _input = new();
 
-    /// <summary>The identifier, as <c>-chardev id=</c>.</summary>
-    public string Id { get; init; } = "";
+    /// <summary>The identifier, as <c>-chardev id=</c>; those without one are called after their user.</summary>
+    public string Id { get; set; } = "";
 
     /// <summary>What it is, for <c>info chardev</c>.</summary>
     public abstract string Description { get; }
@@ -32,8 +32,14 @@ public abstract class CharDevice : IDisposable
     /// <summary>Input waits.</summary>
     public bool HasInput => _input.Count > 0;
 
-    /// <summary>Sends bytes; what cannot be sent is lost.</summary>
+    /// <summary>Sends bytes, without waiting: what nobody takes is kept for a while; what is too much then is lost.</summary>
     public abstract void Write(ReadOnlySpan<byte> data);
+
+    /// <summary>Bytes wait for somebody to take them: the guest's end had better not send more now.</summary>
+    public virtual bool IsCongested => false;
+
+    /// <summary>Set by the guest's end: called when all bytes that waited are gone.</summary>
+    public Action? OutputDrained { get; set; }
 
     /// <summary>Begins to take input.</summary>
     public virtual void Start()
@@ -68,10 +74,11 @@ public abstract class CharDevice : IDisposable
 }
 
 /// <summary>Nowhere.</summary>
-public sealed class NullCharDevice : CharDevice
+/// <param name="name">how the user called it.</param>
+public sealed class NullCharDevice(string name = "null") : CharDevice
 {
     /// <inheritdoc/>
-    public override string Description => "null";
+    public override string Description => name;
 
     /// <inheritdoc/>
     public override void Write(ReadOnlySpan<byte> data)

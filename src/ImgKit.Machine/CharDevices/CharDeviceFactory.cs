@@ -1,6 +1,3 @@
-using System.Globalization;
-using System.Net;
-using System.Net.Sockets;
 using ImgKit.Host;
 
 namespace ImgKit.Machine.CharDevices;
@@ -33,7 +30,7 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
     {
         if (text.StartsWith("mon:", StringComparison.Ordinal))
         {
-            var mux = Multiplexed(text[4..]);
+            var mux = Multiplexed(text[4..], id);
             var channel = mux.AddChannel(id);
             monitor?.Invoke(mux.AddChannel("monitor"));
             return channel;
@@ -42,18 +39,19 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
             return Named(text[8..]);
         if (_multiplexers.TryGetValue(text, out var shared))
             return shared.AddChannel(id);
-        return Add(Plain(text));
+        return Add(Plain(text, id), id);
     }
 
-    private Multiplexer Multiplexed(string text)
+    private Multiplexer Multiplexed(string text, string id)
     {
         if (!_multiplexers.TryGetValue(text, out var mux))
-            _multiplexers[text] = mux = new Multiplexer(Add(Plain(text)), Quit);
+            _multiplexers[text] = mux = new Multiplexer(Add(Plain(text, id), id), Quit);
         return mux;
     }
 
-    private CharDevice Add(CharDevice device)
+    private CharDevice Add(CharDevice device, string id)
     {
+        device.Id = id;
         _all.Add(device);
         return device;
     }
@@ -66,26 +64,28 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         return _named.TryGetValue(id, out var device) ? device : throw new MachineException($"chardev \"{id}\" not found");
     }
 
-    private CharDevice Plain(string text)
+    private CharDevice Plain(string text, string id)
     {
         int colon = text.IndexOf(':', StringComparison.Ordinal);
         string kind = colon < 0 ? text : text[..colon], rest = colon < 0 ? "" : text[(colon + 1)..];
         switch (kind)
         {
             case "null" or "none" or "vc":
-                return new NullCharDevice();
+                return new NullCharDevice(kind);
             case "stdio":
-                return Terminal();
+                return Terminal(KeepSignals);
             case "pty":
-                return Pty();
+                return Pty(id);
             case "file":
-                return ToFile(rest);
+                return ToFile(rest, false);
             case "unix" or "tcp" or "telnet":
             {
-                string[] parts = rest.Split(',');
-                bool server = parts.Contains("server") || parts.Contains("server=on");
-                bool wait = server && !parts.Contains("nowait") && !parts.Contains("wait=off");
-                return new SocketCharDevice(loop, text, Address(kind == "unix", parts[0]), server, wait, kind == "telnet");
+                int comma = rest.IndexOf(',', StringComparison.Ordinal);
+                var values = CharDeviceOptions.Parse(comma < 0 ? "" : rest[(comma + 1)..]);
+                var address = SocketAddress.Parse(kind == "unix", comma < 0 ? rest : rest[..comma]);
+                var use = UseOf(values, kind == "telnet");
+                values.Finish();
+                return new SocketCharDevice(loop, text, address, use);
             }
             default:
                 if (text.StartsWith('/'))
@@ -94,46 +94,72 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         }
     }
 
-    /// <summary>A device by the long form of <c>-chardev</c>. Throws <see cref="MachineException"/>.</summary>
-    public void AddNamed(IReadOnlyList<KeyValuePair<string, string>> values)
+    private static SocketUse UseOf(CharDeviceOptions values, bool telnet)
     {
-        string? Value(string key) => values.FirstOrDefault(v => v.Key == key).Value;
-        string id = Value("id") ?? throw new MachineException("Parameter 'id' is missing");
-        if (_named.ContainsKey(id))
+        bool server = values.Flag("server", false), waits = values.Flag("wait", server);
+        int reconnect = values.Number("reconnect");
+        if (!server && values.Given("wait"))
+            throw new MachineException("'wait' option is incompatible with socket in client connect mode");
+        if (server && reconnect > 0)
+            throw new MachineException("'reconnect' option is incompatible with socket in server listen mode");
+        return new SocketUse(server, waits, values.Flag("telnet", telnet), reconnect, values.Flag("delay", false) || !values.Flag("nodelay", true));
+    }
+
+    /// <summary>A device by the long form of <c>-chardev</c>. Throws <see cref="MachineException"/>.</summary>
+    public void AddNamed(IReadOnlyList<KeyValuePair<string, string>> list)
+    {
+        var values = new CharDeviceOptions(list);
+        string kind = values.Text("backend") ?? throw new MachineException("chardev: \"\" missing backend");
+        string id = values.Needed("id");
+        if (_named.ContainsKey(id) || _multiplexers.ContainsKey("\0" + id))
             throw new MachineException($"Duplicate ID '{id}' for chardev");
-        bool On(string key, bool otherwise = false) => Value(key) is { } v ? v is "on" or "yes" or "true" : otherwise;
-        CharDevice device;
-        switch (Value("backend"))
+        bool isShared = values.Flag("mux", false);
+        // Nothing is touched before all of it is known to be right.
+        Func<CharDevice> make;
+        switch (kind)
         {
-            case "null":
-                device = new NullCharDevice();
+            case "null" or "vc":
+                make = () => new NullCharDevice(kind);
                 break;
             case "stdio":
-                device = Terminal();
+                bool keepSignals = values.Flag("signal", KeepSignals);
+                make = () => Terminal(keepSignals);
                 break;
             case "pty":
-                device = Pty();
+                make = () => Pty(id);
                 break;
             case "file":
-                device = ToFile(Value("path") ?? throw new MachineException("Parameter 'path' is missing"));
-                break;
-            case "serial" or "tty" or "parallel" or "parport":
-                device = FromDevice(Value("path") ?? throw new MachineException("Parameter 'path' is missing"));
-                break;
-            case "socket":
             {
-                string? path = Value("path");
-                if (path == null && Value("port") == null)
-                    throw new MachineException("chardev: socket: no path or port given");
-                var address = Address(path != null, path ?? $"{Value("host")}:{Value("port")}");
-                device = new SocketCharDevice(loop, $"socket:{address}", address, On("server"), On("server") && On("wait", true), On("telnet"));
+                string path = values.Needed("path", "chardev: file: no filename given");
+                bool append = values.Flag("append", false);
+                make = () => ToFile(path, append);
                 break;
             }
-            case var other:
-                throw new MachineException($"'{other}' is not a valid char driver name");
+            case "serial" or "tty" or "parallel" or "parport":
+            {
+                string path = values.Needed("path", $"chardev: {kind}: no device path given");
+                make = () => FromDevice(path);
+                break;
+            }
+            case "socket":
+            {
+                string? path = values.Text("path"), host = values.Text("host"), port = values.Text("port");
+                if (path == null && port == null)
+                    throw new MachineException("chardev: socket: no port given");
+                if (path != null && host != null)
+                    throw new MachineException("Invalid parameter 'host'");
+                string where = path ?? $"{host}:{port}";
+                var address = SocketAddress.Parse(path != null, where);
+                var use = UseOf(values, false);
+                make = () => new SocketCharDevice(loop, $"{(path != null ? "unix" : "tcp")}:{where}", address, use);
+                break;
+            }
+            default:
+                throw new MachineException($"'{kind}' is not a valid char driver name");
         }
-        _all.Add(device);
-        if (On("mux"))
+        values.Finish();
+        var device = Add(make(), id);
+        if (isShared)
             _multiplexers["\0" + id] = new Multiplexer(device, Quit);
         else
             _named[id] = device;
@@ -154,12 +180,12 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         _all.Clear();
     }
 
-    private DescriptorCharDevice Terminal()
+    private DescriptorCharDevice Terminal(bool keepSignals)
     {
         if (_terminalTaken)
             throw new MachineException("cannot use stdio by multiple character devices");
         _terminalTaken = true;
-        bool raw = Descriptors.SetRaw(0, out byte[] before, KeepSignals);
+        bool raw = Descriptors.SetRaw(0, out byte[] before, keepSignals);
         return new DescriptorCharDevice(loop, "stdio", 0, 1, () =>
         {
             if (raw)
@@ -167,17 +193,13 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         });
     }
 
-    private DescriptorCharDevice Pty()
+    private DescriptorCharDevice Pty(string id)
     {
         try
         {
-            var (master, slave, name) = Descriptors.OpenPty();
-            notify($"char device redirected to {name}");
-            return new DescriptorCharDevice(loop, $"pty:{name}", master, master, () =>
-            {
-                Descriptors.Close(master);
-                Descriptors.Close(slave);
-            });
+            var (master, name) = Descriptors.OpenPty();
+            notify($"char device redirected to {name} (label {id})");
+            return new DescriptorCharDevice(loop, $"pty:{name}", master, master, () => Descriptors.Close(master));
         }
         catch (IOException e)
         {
@@ -185,11 +207,11 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         }
     }
 
-    private DescriptorCharDevice ToFile(string path)
+    private DescriptorCharDevice ToFile(string path, bool append)
     {
         try
         {
-            int fd = Descriptors.Create(path);
+            int fd = Descriptors.Create(path, append);
             return new DescriptorCharDevice(loop, $"file:{path}", -1, fd, () => Descriptors.Close(fd));
         }
         catch (IOException e)
@@ -209,33 +231,5 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         {
             throw new MachineException($"Failed to open '{path}': {e.Message[(e.Message.IndexOf(": ", StringComparison.Ordinal) + 2)..]}", e);
         }
-    }
-
-    private static EndPoint Address(bool unix, string text)
-    {
-        if (unix)
-        {
-            if (text.Length is 0 or > 107)
-                throw new MachineException($"UNIX socket path '{text}' is too long");
-            return new UnixDomainSocketEndPoint(text);
-        }
-        int colon = text.LastIndexOf(':');
-        string host = colon < 0 ? "" : text[..colon].Trim('[', ']');
-        if (!ushort.TryParse(text.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out ushort port))
-            throw new MachineException($"'{text}' is not an address with a port");
-        if (host.Length == 0)
-            return new IPEndPoint(IPAddress.Any, port);
-        if (!IPAddress.TryParse(host, out var ip))
-        {
-            try
-            {
-                ip = Dns.GetHostAddresses(host, AddressFamily.InterNetwork).FirstOrDefault();
-            }
-            catch (SocketException e)
-            {
-                throw new MachineException($"address resolution failed for {text}: {e.Message}", e);
-            }
-        }
-        return new IPEndPoint(ip ?? throw new MachineException($"address resolution failed for {text}"), port);
     }
 }

@@ -20,6 +20,11 @@ public sealed class Multiplexer
         _terminal = terminal;
         _quit = quit;
         terminal.InputAvailable = Take;
+        terminal.OutputDrained = () =>
+        {
+            foreach (var c in _channels)
+                c.OutputDrained?.Invoke();
+        };
         terminal.ConnectionChanged = on =>
         {
             foreach (var c in _channels)
@@ -78,6 +83,8 @@ public sealed class Multiplexer
         public override string Description => $"mux:{name}";
 
         public override bool IsConnected => owner._terminal.IsConnected;
+
+        public override bool IsCongested => owner._terminal.IsCongested;
 
         public override void Write(ReadOnlySpan<byte> data) => owner._terminal.Write(data);
     }

@@ -105,6 +105,13 @@ public sealed class Piix4Pm : PciDevice, IPortHandler
         UpdateSci();
     }
 
+    /// <summary>The real-time clock's alarm is due.</summary>
+    public void RaiseRtcAlarm()
+    {
+        _status |= RtcStatus;
+        UpdateSci();
+    }
+
     /// <summary>Wakes from suspend.</summary>
     public void SetWoken()
     {

@@ -41,6 +41,9 @@ public sealed class Rtc : Device, IPortHandler
     /// <summary>Called after the guest has set the date, with the seconds by which it now differs from the start's.</summary>
     public event Action<long>? DateChanged;
 
+    /// <summary>Called when an alarm that the guest has asked for is due, whoever has the interrupt line.</summary>
+    public Action? AlarmDue { get; set; }
+
     /// <summary>A byte of CMOS memory, as the board's firmware expects it.</summary>
     public byte this[int index]
     {
@@ -227,6 +230,8 @@ public sealed class Rtc : Device, IPortHandler
         StoreDate();
         bool alarm = Matches(1, 0) && Matches(3, 2) && Matches(5, 4);
         Raise((byte)(UpdateFlag | (alarm ? AlarmFlag : 0)));
+        if (alarm && (_memory[B] & AlarmFlag) != 0)
+            AlarmDue?.Invoke();
         Rearm();
     }
 

@@ -87,6 +87,12 @@ public sealed class Drive
     /// <summary>How <c>info block</c> calls the cache mode.</summary>
     public string CacheMode { get; init; } = "writeback";
 
+    /// <summary>What becomes of written zeroes: off, on or unmap.</summary>
+    public string DetectZeroes { get; init; } = "off";
+
+    /// <summary>Limits of its speed by the names of <c>throttling.*</c>; those that are not there: none.</summary>
+    public IReadOnlyDictionary<string, long> Limits { get; init; } = new Dictionary<string, long>();
+
     /// <summary>The medium is a node of <c>-blockdev</c>, which lives on when it is taken out.</summary>
     public bool IsNode { get; set; }
 

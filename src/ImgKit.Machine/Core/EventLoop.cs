@@ -120,6 +120,9 @@ public sealed class EventLoop : IDisposable
             while (!_stopping && _posted.TryDequeue(out var action))
                 Guarded(action);
         }
+        // What monitors are told of the end is still to be sent.
+        while (_posted.TryDequeue(out var last))
+            Guarded(last);
     }
 
     private void Guarded(Action action)

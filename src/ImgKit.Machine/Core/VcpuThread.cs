@@ -22,6 +22,9 @@ internal sealed class VcpuThread : IApicProcessor
 
     internal Thread Thread { get; }
 
+    /// <summary>The host's number of the thread; 0 before it has started.</summary>
+    internal int HostId { get; private set; }
+
     private void Wake()
     {
         lock (_sleep)
@@ -70,6 +73,7 @@ internal sealed class VcpuThread : IApicProcessor
 
     private void Loop()
     {
+        HostId = Host.HostThread.CurrentId;
         try
         {
             while (_group.Park())

@@ -169,7 +169,7 @@ public sealed class AcpiTables
         U16(98, 0xFFF);
         f[108 - 36] = 0x32;         // century in CMOS
         U16(109, 3);                // 8042, legacy devices
-        U32(112, 0x000084A5);       // WBINVD, C1, no sleep button, RTC not fixed, reset register, platform clock
+        U32(112, 0x000084A5);       // WBINVD, C1, no sleep button, RTC wakes from S4, reset register, platform clock
         Gas(116, 8, 0xCF9);
         f[128 - 36] = 6;
         Gas(148, 32, pmBase);

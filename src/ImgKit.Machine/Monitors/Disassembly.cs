@@ -7,14 +7,17 @@ namespace ImgKit.Machine.Monitors;
 /// <summary>Instructions as text, for <c>x /i</c>.</summary>
 internal static class Disassembly
 {
-    internal static string Text(Pc pc, ulong address, int count, bool physical)
+    private const int LongestInstruction = 15;
+
+    internal static string Text(MonitorMemory memory, ulong address, int count)
     {
-        var state = Commands.StateOf(pc, 0);
+        var state = Commands.StateOf(memory.Pc, memory.Processor);
         uint code = state.Segments[1].Attributes;
         bool longMode = (state.Msrs.GetValueOrDefault(0xC000_0080u) & 0x400) != 0;
         int bits = longMode && (code & 0x2000) != 0 ? 64 : (code & 0x4000) != 0 ? 32 : 16;
         count = Math.Min(count, 1000);
-        byte[] bytes = physical ? Commands.ReadPhysical(pc, address, count * 15) : Commands.ReadVirtual(pc, 0, address, count * 15);
+        byte[] bytes = new byte[count * LongestInstruction];
+        int readable = memory.Read(address, bytes);
         var decoder = Iced.Intel.Decoder.Create(bits, bytes, address);
         var formatter = new GasFormatter();
         var output = new StringOutput();
@@ -23,6 +26,8 @@ internal static class Disassembly
         {
             int at = (int)(decoder.IP - address);
             decoder.Decode(out var instruction);
+            if (at + instruction.Length > readable)
+                return text.Append(CultureInfo.InvariantCulture, $"0x{address + (ulong)at:x8}: unable to read memory\n").ToString();
             formatter.Format(instruction, output);
             string hex = Convert.ToHexStringLower(bytes, at, instruction.Length);
             text.Append(CultureInfo.InvariantCulture, $"0x{instruction.IP:x8}:  {Spaced(hex),-24} {output.ToStringAndReset()}\n");

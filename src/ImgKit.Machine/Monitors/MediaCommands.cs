@@ -7,8 +7,16 @@ namespace ImgKit.Machine.Monitors;
 internal static class MediaCommands
 {
     internal static Drive FindDrive(Pc pc, string name) =>
-        pc.Drives.FirstOrDefault(d => d.Name == name || d.AttachedTo == name)
-        ?? throw new CommandException($"Device '{name}' not found");
+        pc.Drives.FirstOrDefault(d => d.Name == name || d.AttachedTo == name) ?? throw CommandException.NoDevice(name);
+
+    /// <summary>The mode of a medium that is put in: null keeps the drive's.</summary>
+    internal static bool? ReadOnlyMode(string? mode) => mode switch
+    {
+        null or "retain" => null,
+        "read-only" => true,
+        "read-write" => false,
+        _ => throw new CommandException($"Parameter 'read-only-mode' does not accept value '{mode}'"),
+    };
 
     private static Drive FindRemovable(Pc pc, string name)
     {
@@ -119,17 +127,20 @@ internal static class MediaCommands
     }
 
     /// <summary>Gives a disk another size, and tells its device.</summary>
-    internal static void Resize(Pc pc, string name, ulong size)
+    internal static void Resize(Pc pc, string name, long size)
     {
-        var drive = FindDrive(pc, name);
+        if (pc.Drives.FirstOrDefault(d => d.Name == name) is not { } drive)
+            throw new CommandException($"Cannot find device='{name}' nor node-name=''");
+        if (size < 0)
+            throw new CommandException("Parameter 'size' expects a >0 size");
         if (drive.Media is not { } media)
-            throw new CommandException($"Device '{name}' has no medium");
-        if (size > long.MaxValue || size % 512 != 0)
-            throw new CommandException("Parameter 'size' expects a multiple of 512");
+            throw NoMedium(name);
+        if (size % 512 != 0)
+            throw new CommandException("The new size must be a multiple of 512");
         pc.Services.Workers.Drain();
         try
         {
-            media.Resize((long)size);
+            media.Resize(size);
         }
         catch (Exception e) when (e is ImageException or IOException or NotSupportedException)
         {
@@ -139,12 +150,16 @@ internal static class MediaCommands
             drive.MediaChanged?.Invoke();
     }
 
+    private static CommandException NoMedium(string name) => new($"Device '{name}' has no medium");
+
     internal static void Commit(Pc pc, string name)
     {
         var drives = name == "all" ? pc.Drives.Where(d => d.Media?.Backing != null).ToList() : [FindDrive(pc, name)];
         foreach (var drive in drives)
         {
-            if (drive.Media?.Backing == null)
+            if (drive.Media == null)
+                throw NoMedium(drive.Name);
+            if (drive.Media.Backing == null)
                 throw new CommandException($"Device '{name}' has no backing file to commit to");
             if (pc.MediaOpener == null)
                 throw new CommandException("committing is not possible here");
@@ -168,10 +183,11 @@ internal static class MediaCommands
         }
     }
 
-    internal static string InfoBlock(Pc pc)
+    /// <summary>What is known of one drive, or of all.</summary>
+    internal static string InfoBlock(Pc pc, string? name)
     {
         var text = new StringBuilder();
-        foreach (var d in pc.Drives)
+        foreach (var d in pc.Drives.Where(d => name == null || d.Name == name || d.AttachedTo == name))
         {
             if (text.Length > 0)
                 text.Append('\n');

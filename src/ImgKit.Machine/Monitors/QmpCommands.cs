@@ -5,126 +5,139 @@ namespace ImgKit.Machine.Monitors;
 /// <summary>The commands of QMP: each does its work on the control thread and returns what writes its answer (null: an empty object).</summary>
 internal static class QmpCommands
 {
-    internal delegate Action<Utf8JsonWriter>? Command(Pc pc, QmpArguments arguments);
+    /// <summary>A command.</summary>
+    /// <param name="Parameters">the arguments that it takes.</param>
+    /// <param name="Run">does it.</param>
+    internal sealed record Command(string[] Parameters, Func<Pc, QmpArguments, Action<Utf8JsonWriter>?> Run);
+
+    private static readonly string[] TrayArguments = ["device", "id", "force"];
 
     internal static readonly SortedDictionary<string, Command> All = new(StringComparer.Ordinal)
     {
-        ["qmp_capabilities"] = (_, _) => null,
-        ["quit"] = (pc, _) => Do(() => pc.Quit(0, "host-qmp-quit")),
-        ["stop"] = (pc, _) => Do(() => pc.Stop()),
-        ["cont"] = (pc, _) => Do(pc.Resume),
-        ["system_reset"] = (pc, _) => Do(() => pc.ResetNow("host-qmp-system-reset")),
-        ["system_powerdown"] = (pc, _) => Do(pc.PressPowerButton),
-        ["inject-nmi"] = (pc, _) => Do(pc.InjectNmi),
-        ["query-status"] = (pc, _) => w =>
+        ["qmp_capabilities"] = new(["enable"], (_, a) => Do(() =>
         {
-            w.WriteStartObject();
+            if (a.Has("enable") && a.List("enable").Any())
+                throw new CommandException($"Capability {a.List("enable").First()} not available");
+        })),
+        ["quit"] = Act(pc => pc.Quit(0, "host-qmp-quit")),
+        ["stop"] = Act(pc => pc.Stop()),
+        ["cont"] = Act(pc => pc.Resume()),
+        ["system_reset"] = Act(pc => pc.ResetNow("host-qmp-system-reset")),
+        ["system_powerdown"] = Act(pc => pc.PressPowerButton()),
+        ["inject-nmi"] = Act(pc => pc.InjectNmi()),
+        ["query-status"] = Tell((w, pc) => Members(w, () =>
+        {
             w.WriteString("status", pc.State.Name());
             w.WriteBoolean("singlestep", false);
             w.WriteBoolean("running", pc.IsRunning);
-            w.WriteEndObject();
-        },
-        ["query-version"] = (_, _) => w =>
+        })),
+        ["query-version"] = Tell((w, _) => Members(w, () => WriteVersion(w))),
+        ["query-name"] = Tell((w, pc) => Members(w, () =>
         {
-            w.WriteStartObject();
-            w.WriteStartObject("qemu");
-            w.WriteNumber("micro", 22);
-            w.WriteNumber("minor", 2);
-            w.WriteNumber("major", 7);
-            w.WriteEndObject();
-            w.WriteString("package", $"ImgKit {typeof(Pc).Assembly.GetName().Version?.ToString(3)}");
-            w.WriteEndObject();
-        },
-        ["query-name"] = (pc, _) => w =>
-        {
-            w.WriteStartObject();
             if (pc.Options.Name.Length > 0)
                 w.WriteString("name", pc.Options.Name);
-            w.WriteEndObject();
-        },
-        ["query-uuid"] = (pc, _) => w =>
+        })),
+        ["query-uuid"] = Tell((w, pc) => Members(w, () => w.WriteString("UUID", pc.Options.Uuid.ToString()))),
+        ["query-kvm"] = Tell((w, pc) => Members(w, () =>
         {
-            w.WriteStartObject();
-            w.WriteString("UUID", pc.Options.Uuid.ToString());
-            w.WriteEndObject();
-        },
-        ["query-kvm"] = (pc, _) => w =>
-        {
-            w.WriteStartObject();
             w.WriteBoolean("enabled", pc.Engine.Name == "kvm");
             w.WriteBoolean("present", File.Exists("/dev/kvm"));
-            w.WriteEndObject();
-        },
-        ["query-cpus-fast"] = (pc, _) => w =>
+        })),
+        ["query-cpus-fast"] = Tell((w, pc) => Elements(w, pc.Processors, p =>
         {
-            w.WriteStartArray();
-            foreach (var p in pc.Processors)
-            {
-                w.WriteStartObject();
-                w.WriteNumber("cpu-index", p.Index);
-                w.WriteString("qom-path", $"/machine/unattached/cpu[{p.Index}]");
-                w.WriteNumber("thread-id", Environment.ProcessId);
-                w.WriteString("target", "x86_64");
-                w.WriteEndObject();
-            }
-            w.WriteEndArray();
-        },
-        ["query-commands"] = (_, _) => w =>
+            w.WriteNumber("cpu-index", p.Index);
+            w.WriteString("qom-path", $"/machine/unattached/cpu[{p.Index}]");
+            w.WriteNumber("thread-id", pc.ThreadOf(p.Index));
+            w.WriteString("target", "x86_64");
+        })),
+        ["query-commands"] = Tell((w, _) => Elements(w, All!.Keys, name => w.WriteString("name", name))),
+        ["query-chardev"] = Tell((w, pc) => Elements(w, pc.CharDeviceList?.Invoke() ?? [], c =>
         {
-            w.WriteStartArray();
-            foreach (string name in All!.Keys)
-            {
-                w.WriteStartObject();
-                w.WriteString("name", name);
-                w.WriteEndObject();
-            }
-            w.WriteEndArray();
-        },
-        ["query-chardev"] = (pc, _) => w =>
-        {
-            w.WriteStartArray();
-            foreach (string name in pc.CharDeviceNames?.Invoke() ?? [])
-            {
-                w.WriteStartObject();
-                w.WriteString("label", name);
-                w.WriteString("filename", name);
-                w.WriteBoolean("frontend-open", true);
-                w.WriteEndObject();
-            }
-            w.WriteEndArray();
-        },
-        ["query-block"] = (pc, _) => w =>
+            w.WriteString("label", c.Id);
+            w.WriteString("filename", c.Description);
+            w.WriteBoolean("frontend-open", true);
+        })),
+        ["query-block"] = Tell((w, pc) =>
         {
             w.WriteStartArray();
             foreach (var d in pc.Drives)
-                WriteDrive(w, d);
+                BlockInfo.Write(w, d);
             w.WriteEndArray();
-        },
-        ["query-pci"] = (pc, _) => w =>
+        }),
+        ["query-pci"] = Tell((w, pc) =>
         {
             w.WriteStartArray();
             if (pc.Pci != null)
-                WritePci(w, pc);
+                PciInfo.Write(w, pc.Pci);
             w.WriteEndArray();
-        },
-        ["pmemsave"] = (pc, a) => Do(() => Commands.SavePhysical(pc, a.Number("val"), a.Number("size"), a.Text("filename"))),
-        ["memsave"] = (pc, a) => Do(() => Commands.SaveVirtual(pc, (int)Math.Min(a.Number("cpu-index", 0), 1000), a.Number("val"), a.Number("size"), a.Text("filename"))),
-        ["screendump"] = (pc, a) => Do(() => Commands.ScreenDump(pc, a.Text("filename"), a.TextOrNull("format"))),
-        ["eject"] = (pc, a) => Do(() => MediaCommands.Eject(pc, a.TextOrNull("id") ?? a.Text("device"), a.Flag("force"))),
-        ["blockdev-change-medium"] = (pc, a) => Do(() => MediaCommands.Change(pc, a.TextOrNull("id") ?? a.Text("device"), a.Text("filename"), a.TextOrNull("format"),
-            HumanMonitor.ReadOnlyMode(a.TextOrNull("read-only-mode")), a.Flag("force"))),
-        ["blockdev-open-tray"] = (pc, a) => Do(() => MediaCommands.OpenTray(pc, a.TextOrNull("id") ?? a.Text("device"), a.Flag("force"))),
-        ["blockdev-close-tray"] = (pc, a) => Do(() => MediaCommands.CloseTray(pc, a.TextOrNull("id") ?? a.Text("device"))),
-        ["blockdev-remove-medium"] = (pc, a) => Do(() => MediaCommands.RemoveMedium(pc, a.Text("id"))),
-        ["block_resize"] = (pc, a) => Do(() => MediaCommands.Resize(pc, a.TextOrNull("device") ?? a.Text("node-name"), a.Number("size"))),
-        ["change"] = (pc, a) => Do(() => MediaCommands.Change(pc, a.Text("device"), a.Text("target"), a.TextOrNull("arg"), null, false)),
-        ["send-key"] = (pc, a) => Do(() => SendKey(pc, a)),
-        ["human-monitor-command"] = (pc, a) =>
+        }),
+        ["pmemsave"] = new(["val", "size", "filename"], (pc, a) => Do(() => new MonitorMemory(pc, null).Save((ulong)a.Number("val"), Size(a), a.Text("filename")))),
+        ["memsave"] = new(["val", "size", "filename", "cpu-index"], (pc, a) => Do(() =>
+            new MonitorMemory(pc, Processor(pc, a)).Save((ulong)a.Number("val"), Size(a), a.Text("filename")))),
+        ["screendump"] = new(["filename", "device", "head", "format"], (pc, a) => Do(() =>
         {
-            string text = HumanMonitor.Execute(pc, a.Text("command-line"));
+            string file = a.Text("filename");
+            if (a.Has("head") && !a.Has("device"))
+                throw new CommandException("'head' must be specified together with 'device'");
+            if (a.Number("head", 0) != 0)
+                throw new CommandException($"There is no head {a.Number("head")}");
+            Commands.ScreenDump(pc, file, a.TextOrNull("format"), a.TextOrNull("device"));
+        })),
+        ["eject"] = new(TrayArguments, (pc, a) => Do(() => MediaCommands.Eject(pc, a.Drive(), a.Flag("force")))),
+        ["blockdev-change-medium"] = new(["device", "id", "filename", "format", "force", "read-only-mode"], (pc, a) => Do(() =>
+            MediaCommands.Change(pc, a.Drive(), a.Text("filename"), a.TextOrNull("format"), MediaCommands.ReadOnlyMode(a.TextOrNull("read-only-mode")), a.Flag("force")))),
+        ["blockdev-open-tray"] = new(TrayArguments, (pc, a) => Do(() => MediaCommands.OpenTray(pc, a.Drive(), a.Flag("force")))),
+        ["blockdev-close-tray"] = new(["device", "id"], (pc, a) => Do(() => MediaCommands.CloseTray(pc, a.Drive()))),
+        ["blockdev-remove-medium"] = new(["id"], (pc, a) => Do(() => MediaCommands.RemoveMedium(pc, a.Text("id")))),
+        ["block_resize"] = new(["device", "node-name", "size"], (pc, a) => Do(() =>
+            MediaCommands.Resize(pc, a.TextOrNull("device") ?? a.TextOrNull("node-name") ?? "", a.Number("size")))),
+        ["change"] = new(["device", "target", "arg"], (pc, a) => Do(() => MediaCommands.Change(pc, a.Text("device"), a.Text("target"), a.TextOrNull("arg"), null, false))),
+        ["send-key"] = new(["keys", "hold-time"], (pc, a) => Do(() => SendKey(pc, a))),
+        ["human-monitor-command"] = new(["command-line", "cpu-index"], (pc, a) =>
+        {
+            string text = new HumanCommands(pc) { Processor = Processor(pc, a) }.Execute(a.Text("command-line"));
             return w => w.WriteStringValue(text.Replace("\n", "\r\n", StringComparison.Ordinal));
-        },
+        }),
     };
+
+    private static int Processor(Pc pc, QmpArguments a)
+    {
+        long index = a.Number("cpu-index", 0);
+        return Commands.Processor(pc, (int)Math.Clamp(index, -1, int.MaxValue)).Index;
+    }
+
+    private static ulong Size(QmpArguments a) =>
+        a.Number("size") is >= 0 and var size ? (ulong)size : throw new CommandException("Parameter 'size' expects a size");
+
+    private static Command Act(Action<Pc> action) => new([], (pc, _) => Do(() => action(pc)));
+
+    private static Command Tell(Action<Utf8JsonWriter, Pc> write) => new([], (pc, _) => w => write(w, pc));
+
+    private static void Members(Utf8JsonWriter w, Action write)
+    {
+        w.WriteStartObject();
+        write();
+        w.WriteEndObject();
+    }
+
+    private static void Elements<T>(Utf8JsonWriter w, IEnumerable<T> elements, Action<T> write)
+    {
+        w.WriteStartArray();
+        foreach (var e in elements)
+            Members(w, () => write(e));
+        w.WriteEndArray();
+    }
+
+    /// <summary>The version that we answer for, and our own.</summary>
+    internal static void WriteVersion(Utf8JsonWriter w)
+    {
+        w.WriteStartObject("qemu");
+        w.WriteNumber("micro", 22);
+        w.WriteNumber("minor", 2);
+        w.WriteNumber("major", 7);
+        w.WriteEndObject();
+        w.WriteString("package", $"ImgKit {typeof(Pc).Assembly.GetName().Version?.ToString(3)}");
+    }
 
     private static Action<Utf8JsonWriter>? Do(Action action)
     {
@@ -139,71 +152,13 @@ internal static class QmpCommands
         {
             if (key.ValueKind != JsonValueKind.Object || !key.TryGetProperty("data", out var data))
                 throw new CommandException("Parameter 'keys' expects key values");
+            string type = key.TryGetProperty("type", out var t) ? t.ToString() : throw new CommandException("Parameter 'type' is missing");
+            if (type is not ("qcode" or "number"))
+                throw new CommandException($"Parameter 'type' does not accept value '{type}'");
             string name = data.ToString();
             codes.Add((data.ValueKind == JsonValueKind.Number && data.TryGetInt32(out int n) ? KeyNames.Find($"0x{n:x}") : KeyNames.Find(name))
                 ?? throw new CommandException($"Parameter 'data' does not accept value '{name}'"));
         }
-        Commands.SendKeys(pc, codes, (int)Math.Min(a.Number("hold-time", 100), 60000));
-    }
-
-    private static void WriteDrive(Utf8JsonWriter w, Drive d)
-    {
-        w.WriteStartObject();
-        w.WriteString("io-status", "ok");
-        w.WriteString("device", d.Name);
-        w.WriteBoolean("locked", d.IsLocked);
-        w.WriteBoolean("removable", d.IsRemovable);
-        if (d.Media is { } m)
-        {
-            w.WriteStartObject("inserted");
-            w.WriteString("file", d.FileName);
-            w.WriteString("node-name", d.Name);
-            w.WriteBoolean("ro", d.IsReadOnly);
-            w.WriteString("drv", m.DriverName);
-            w.WriteBoolean("encrypted", false);
-            w.WriteNumber("backing_file_depth", MediaCommands.Depth(m));
-            if (m.Backing != null)
-                w.WriteString("backing_file", m.Backing.FileName);
-            w.WriteStartObject("image");
-            w.WriteString("filename", d.FileName);
-            w.WriteString("format", m.DriverName);
-            w.WriteNumber("virtual-size", m.Length);
-            if (m.AllocatedHostBytes >= 0)
-                w.WriteNumber("actual-size", m.AllocatedHostBytes);
-            w.WriteEndObject();
-            w.WriteEndObject();
-        }
-        if (d.IsRemovable)
-            w.WriteBoolean("tray_open", d.IsTrayOpen);
-        w.WriteString("qdev", d.AttachedTo ?? "");
-        w.WriteString("type", "unknown");
-        w.WriteEndObject();
-    }
-
-    private static void WritePci(Utf8JsonWriter w, Pc pc)
-    {
-        w.WriteStartObject();
-        w.WriteNumber("bus", 0);
-        w.WriteStartArray("devices");
-        foreach (var f in pc.Pci!.Functions)
-        {
-            w.WriteStartObject();
-            w.WriteNumber("bus", 0);
-            w.WriteNumber("slot", f.DeviceFunction >> 3);
-            w.WriteNumber("function", f.DeviceFunction & 7);
-            w.WriteString("qdev_id", f.Id);
-            w.WriteStartObject("class_info");
-            w.WriteNumber("class", f.ClassId);
-            w.WriteEndObject();
-            w.WriteStartObject("id");
-            w.WriteNumber("vendor", f.VendorId);
-            w.WriteNumber("device", f.DeviceId);
-            w.WriteEndObject();
-            w.WriteStartArray("regions");
-            w.WriteEndArray();
-            w.WriteEndObject();
-        }
-        w.WriteEndArray();
-        w.WriteEndObject();
+        Commands.SendKeys(pc, codes, (int)Math.Clamp(a.Number("hold-time", 100), 0, 60_000));
     }
 }

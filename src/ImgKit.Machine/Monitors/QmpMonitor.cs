@@ -42,32 +42,30 @@ public sealed class QmpMonitor
         w.WriteStartObject();
         w.WriteStartObject("QMP");
         w.WriteStartObject("version");
-        WriteVersion(w);
+        QmpCommands.WriteVersion(w);
         w.WriteEndObject();
         w.WriteStartArray("capabilities");
-        w.WriteStringValue("oob");
         w.WriteEndArray();
         w.WriteEndObject();
         w.WriteEndObject();
     });
 
-    private static void WriteVersion(Utf8JsonWriter w)
-    {
-        w.WriteStartObject("qemu");
-        w.WriteNumber("micro", 22);
-        w.WriteNumber("minor", 2);
-        w.WriteNumber("major", 7);
-        w.WriteEndObject();
-        w.WriteString("package", $"ImgKit {typeof(Pc).Assembly.GetName().Version?.ToString(3)}");
-    }
+    private void Send(Action<Utf8JsonWriter> write) => _device.Write(Format(write));
 
-    private void Send(Action<Utf8JsonWriter> write)
+    private ReadOnlySpan<byte> Format(Action<Utf8JsonWriter> write)
     {
         var buffer = new ArrayBufferWriter<byte>();
         using (var w = new Utf8JsonWriter(buffer, new JsonWriterOptions { Indented = _pretty, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping }))
             write(w);
         buffer.Write("\r\n"u8);
-        _device.Write(buffer.WrittenSpan);
+        return buffer.WrittenSpan;
+    }
+
+    // Behind the events that came before it.
+    private void Answer(Action<Utf8JsonWriter> write)
+    {
+        byte[] text = Format(write).ToArray();
+        _pc.Services.Loop.Post(() => _device.Write(text));
     }
 
     private static void WriteTime(Utf8JsonWriter w)
@@ -149,7 +147,7 @@ public sealed class QmpMonitor
         }
     }
 
-    private void SendError(JsonElement? id, string kind, string text) => Send(w =>
+    private void SendError(JsonElement? id, string kind, string text) => Answer(w =>
     {
         w.WriteStartObject();
         if (id is { } i)
@@ -164,6 +162,19 @@ public sealed class QmpMonitor
         w.WriteEndObject();
     });
 
+    private static void Check(JsonProperty member)
+    {
+        bool isRight = member.Name switch
+        {
+            "execute" => member.Value.ValueKind == JsonValueKind.String ? true : throw new CommandException("QMP input member 'execute' must be a string"),
+            "arguments" => member.Value.ValueKind == JsonValueKind.Object ? true : throw new CommandException("QMP input member 'arguments' must be an object"),
+            "id" => true,
+            _ => false,
+        };
+        if (!isRight)
+            throw new CommandException($"QMP input member '{member.Name}' is unexpected");
+    }
+
     // On the control thread.
     private void Serve(byte[] request)
     {
@@ -172,94 +183,56 @@ public sealed class QmpMonitor
         {
             using var document = JsonDocument.Parse(request);
             var root = document.RootElement;
-            if (root.TryGetProperty("id", out var given))
-                id = given.Clone();
-            if (!root.TryGetProperty("execute", out var name) || name.ValueKind != JsonValueKind.String)
+            if (root.TryGetProperty("id", out var tag))
+                id = tag.Clone();
+            foreach (var member in root.EnumerateObject())
+                Check(member);
+            if (!root.TryGetProperty("execute", out var name))
                 throw new CommandException("QMP input lacks member 'execute'");
             string command = name.GetString()!;
             var arguments = root.TryGetProperty("arguments", out var a) ? a : default;
             if (!_ready && command != "qmp_capabilities")
             {
-                lock (_pc.Services.Lock)
-                    SendError(id, "CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'");
+                SendError(id, "CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'");
                 return;
             }
-            if (!QmpCommands.All.TryGetValue(command, out var run))
+            if (!QmpCommands.All.TryGetValue(command, out var found) || (_ready && command == "qmp_capabilities"))
             {
-                lock (_pc.Services.Lock)
-                    SendError(id, "CommandNotFound", command == "qmp_capabilities" && _ready
+                SendError(id, "CommandNotFound", command == "qmp_capabilities" && _ready
                         ? "Capabilities negotiation is already complete, command ignored" : $"The command {command} has not been found");
                 return;
             }
-            Action<Utf8JsonWriter>? result = run(_pc, new QmpArguments(arguments));
-            lock (_pc.Services.Lock)
-                Send(w =>
+            var given = new QmpArguments(arguments);
+            given.Expect(found.Parameters);
+            Action<Utf8JsonWriter>? result = found.Run(_pc, given);
+            Answer(w =>
+            {
+                w.WriteStartObject();
+                w.WritePropertyName("return");
+                if (result == null)
                 {
                     w.WriteStartObject();
-                    w.WritePropertyName("return");
-                    if (result == null)
-                    {
-                        w.WriteStartObject();
-                        w.WriteEndObject();
-                    }
-                    else
-                        result(w);
-                    if (id is { } i)
-                    {
-                        w.WritePropertyName("id");
-                        i.WriteTo(w);
-                    }
                     w.WriteEndObject();
-                });
+                }
+                else
+                    result(w);
+                if (id is { } i)
+                {
+                    w.WritePropertyName("id");
+                    i.WriteTo(w);
+                }
+                w.WriteEndObject();
+            });
             if (command == "qmp_capabilities")
                 _ready = true;
         }
         catch (JsonException)
         {
-            lock (_pc.Services.Lock)
-                SendError(id, "GenericError", "JSON parse error, invalid keyword");
+            SendError(id, "GenericError", "JSON parse error, invalid keyword");
         }
         catch (CommandException e)
         {
-            lock (_pc.Services.Lock)
-                SendError(id, e.Message.StartsWith("Device '", StringComparison.Ordinal) && e.Message.EndsWith("not found", StringComparison.Ordinal)
-                    ? "DeviceNotFound" : "GenericError", e.Message);
+            SendError(id, e.Kind, e.Message);
         }
-    }
-}
-
-/// <summary>Arguments of a QMP command. Members throw <see cref="CommandException"/> for what is missing or of the wrong type.</summary>
-internal readonly struct QmpArguments(JsonElement element)
-{
-    private JsonElement? Find(string name) =>
-        element.ValueKind == JsonValueKind.Object && element.TryGetProperty(name, out var v) && v.ValueKind != JsonValueKind.Null ? v : null;
-
-    internal string? TextOrNull(string name) => Find(name) is not { } v ? null
-        : v.ValueKind == JsonValueKind.String ? v.GetString()
-        : throw new CommandException($"Invalid parameter type for '{name}', expected: string");
-
-    internal string Text(string name) => TextOrNull(name) ?? throw new CommandException($"Parameter '{name}' is missing");
-
-    internal ulong Number(string name, ulong? otherwise = null)
-    {
-        if (Find(name) is not { } v)
-            return otherwise ?? throw new CommandException($"Parameter '{name}' is missing");
-        if (v.ValueKind == JsonValueKind.Number && v.TryGetUInt64(out ulong n))
-            return n;
-        throw new CommandException($"Invalid parameter type for '{name}', expected: integer");
-    }
-
-    internal bool Flag(string name) => Find(name) is { } v && (v.ValueKind switch
-    {
-        JsonValueKind.True => true,
-        JsonValueKind.False => false,
-        _ => throw new CommandException($"Invalid parameter type for '{name}', expected: boolean"),
-    });
-
-    internal IEnumerable<JsonElement> List(string name)
-    {
-        if (Find(name) is not { } v)
-            throw new CommandException($"Parameter '{name}' is missing");
-        return v.ValueKind == JsonValueKind.Array ? v.EnumerateArray() : throw new CommandException($"Invalid parameter type for '{name}', expected: array");
     }
 }

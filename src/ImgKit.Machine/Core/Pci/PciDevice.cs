@@ -213,17 +213,17 @@ public abstract class PciDevice : Device
     /// <summary>Address of a base address register as programmed; 0 while the function does not decode it.</summary>
     public ulong BarAddress(int index) => Bars[index] is { } bar && AddressOf(bar) is var a && a != ulong.MaxValue ? a : 0;
 
-    /// <summary>A base address register as <c>info pci</c> shows it; null where there is none.</summary>
-    public string? DescribeBar(int index)
+    /// <summary>What the base address registers place, and the expansion ROM.</summary>
+    public IEnumerable<PciRegion> Regions
     {
-        if (Bars[index] is not { } bar)
-            return null;
-        ulong at = AddressOf(bar);
-        string range = at == ulong.MaxValue ? "(not mapped)" : bar.IsPort ? $"at 0x{at:x4} [0x{at + bar.Size - 1:x4}]" : $"at 0x{at:x8} [0x{at + bar.Size - 1:x8}]";
-        return bar.IsPort ? $"BAR{index}: I/O {range}." : $"BAR{index}: {(bar.Is64 ? 64 : 32)} bit{(IsPrefetchable(index) ? " prefetchable" : "")} memory {range}.";
+        get
+        {
+            foreach (var bar in Bars)
+                if (bar != null)
+                    yield return new PciRegion(bar.Index, bar.Size, AddressOf(bar) is var at && at == ulong.MaxValue ? null : at, bar.IsPort, bar.Is64,
+                        bar.Index < 6 && (_config[0x10 + 4 * bar.Index] & 8) != 0);
+        }
     }
-
-    private bool IsPrefetchable(int index) => (_config[0x10 + 4 * index] & 8) != 0;
 
     private ulong AddressOf(PciBar bar)
     {

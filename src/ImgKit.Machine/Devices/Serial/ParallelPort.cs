@@ -2,7 +2,7 @@ using ImgKit.Machine.CharDevices;
 
 namespace ImgKit.Machine.Devices.Serial;
 
-/// <summary>A standard parallel port with a printer that is always ready. Source: IBM AT technical reference, parallel printer adapter.</summary>
+/// <summary>A standard parallel port with a printer that is ready as long as the host takes what it prints. Source: IBM AT technical reference, parallel printer adapter.</summary>
 public sealed class ParallelPort : Device, IPortHandler
 {
     private readonly ushort _base;
@@ -16,6 +16,11 @@ public sealed class ParallelPort : Device, IPortHandler
         _base = port;
         _back = back;
         _irq = services.IsaLine(irq);
+        _back.OutputDrained = () =>
+        {
+            if ((_control & 0x10) != 0)
+                _irq.Pulse();
+        };
         services.Ports.Register(port, 3, this);
     }
 
@@ -26,7 +31,7 @@ public sealed class ParallelPort : Device, IPortHandler
     public uint PortRead(ushort port, int size) => (port - _base) switch
     {
         0 => _data,
-        1 => 0xDF,          // not busy, acknowledged, selected, no error
+        1 => _back.IsCongested ? 0x5Fu : 0xDF,          // (not) busy, acknowledged, selected, no error
         _ => (uint)(_control | 0xC0),
     };
 
@@ -43,7 +48,7 @@ public sealed class ParallelPort : Device, IPortHandler
                 if ((_control & 1) != 0 && (value & 1) == 0)
                 {
                     _back.Write([_data]);
-                    if ((value & 0x10) != 0)
+                    if ((value & 0x10) != 0 && !_back.IsCongested)
                         _irq.Pulse();
                 }
                 _control = (byte)(value & 0x3F);

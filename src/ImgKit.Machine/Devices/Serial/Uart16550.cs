@@ -2,7 +2,7 @@ using ImgKit.Machine.CharDevices;
 
 namespace ImgKit.Machine.Devices.Serial;
 
-/// <summary>A 16550A UART. Characters go out at once, whatever the rate. Source: National Semiconductor PC16550D data sheet.</summary>
+/// <summary>A 16550A UART. Characters go out at once, whatever the rate, as long as the host takes them. Source: National Semiconductor PC16550D data sheet.</summary>
 public sealed class Uart16550 : Device, IPortHandler
 {
     private const byte IerReceive = 1, IerTransmit = 2, IerLine = 4, IerModem = 8;
@@ -28,6 +28,7 @@ public sealed class Uart16550 : Device, IPortHandler
         _irq = services.IsaLine(irq);
         _back = back;
         _back.InputAvailable = Pull;
+        _back.OutputDrained = Sent;
         services.Ports.Register(port, 8, this);
     }
 
@@ -45,6 +46,28 @@ public sealed class Uart16550 : Device, IPortHandler
         int room = UsesFifo ? FifoSize : 1;
         while (_fifoCount < room && _back.TryTake(out byte b))
             Push(b);
+        Update();
+    }
+
+    // A host that does not take what is sent looks like a slow line: the transmitter stays full.
+    private void Send(byte value)
+    {
+        _back.Write([value]);
+        if (_back.IsCongested)
+        {
+            _lsr &= unchecked((byte)~LsrEmpty);
+            _transmitPending = false;
+        }
+        else
+            _transmitPending = true;
+    }
+
+    private void Sent()
+    {
+        if ((_lsr & LsrEmpty) == LsrEmpty)
+            return;
+        _lsr |= LsrEmpty;
+        _transmitPending = true;
         Update();
     }
 
@@ -143,10 +166,12 @@ public sealed class Uart16550 : Device, IPortHandler
                     break;
                 }
                 if ((_mcr & 0x10) != 0)
+                {
                     Push(v);
+                    _transmitPending = true;
+                }
                 else
-                    _back.Write([v]);
-                _transmitPending = true;
+                    Send(v);
                 break;
             case 1:
                 if ((_lcr & 0x80) != 0)
@@ -155,7 +180,7 @@ public sealed class Uart16550 : Device, IPortHandler
                     break;
                 }
                 // Turning the interrupt on with an empty transmitter raises it (data sheet, note to table 4).
-                if ((v & IerTransmit) != 0 && (_ier & IerTransmit) == 0)
+                if ((v & IerTransmit) != 0 && (_ier & IerTransmit) == 0 && (_lsr & LsrEmpty) != 0)
                     _transmitPending = true;
                 _ier = (byte)(v & 0x0F);
                 break;
@@ -189,7 +214,7 @@ public sealed class Uart16550 : Device, IPortHandler
     public override void Reset()
     {
         _ier = _fcr = _lcr = _mcr = _scratch = _msrDelta = _fifoHead = _fifoCount = 0;
-        _lsr = LsrEmpty;
+        _lsr = _back.IsCongested ? (byte)0 : LsrEmpty;
         _divisor = 12;
         _transmitPending = false;
         _irq.Set(false);
@@ -213,6 +238,10 @@ public sealed class Uart16550 : Device, IPortHandler
         _fifoHead %= FifoSize;
         _fifoCount = Math.Min(_fifoCount, (byte)FifoSize);
         if (state.IsLoading)
+        {
+            if (!_back.IsCongested)
+                _lsr |= LsrEmpty;
             Update();
+        }
     }
 }

@@ -41,6 +41,7 @@ public sealed class DriveOpener(ImageOpener opener)
             DriveInterface.Pflash => $"pflash{index}",
             _ => $"none{index}",
         };
+        var limits = LimitsOf(d.Options);
         BlockDevice? device = null;
         TemporaryOverlay? overlay = null;
         if (d.File is { Length: > 0 } || (d.File == null && !d.Options.IsEmpty))
@@ -62,9 +63,21 @@ public sealed class DriveOpener(ImageOpener opener)
             Discard = d.Settings.Unmap,
             WriteCache = d.WriteCache,
             CacheMode = CacheModeOf(d.Settings, d.WriteCache),
+            DetectZeroes = d.Settings.DetectZeroes switch { 0 => "off", 1 => "on", _ => "unmap" },
+            Limits = limits,
             BootIndex = d.BootIndex,
         };
         return new Placed(drive, kind, index, d.Id);
+    }
+
+    private static Dictionary<string, long> LimitsOf(BlockOptions options)
+    {
+        const string Prefix = "throttling.";
+        var limits = new Dictionary<string, long>();
+        foreach (var (key, value) in options.Entries)
+            if (key.StartsWith(Prefix, StringComparison.Ordinal) && SizeText.TryParse(value.ToString() ?? "", out long n, 1))
+                limits[key[Prefix.Length..]] = n;
+        return limits;
     }
 
     /// <summary>How <c>info block</c> calls a cache mode.</summary>

@@ -1,0 +1,130 @@
+using System.Globalization;
+using System.Text.Json;
+using ImgKit.Block;
+using ImgKit.Block.Filters;
+using ImgKit.Block.Jobs.Info;
+
+namespace ImgKit.Machine.Monitors;
+
+/// <summary>What programs are told of drives: <c>query-block</c>. Names and types: QEMU's qapi/block-core.json, BlockInfo.</summary>
+internal static class BlockInfo
+{
+    private static readonly (string Name, string Limit)[] Limits =
+    [
+        ("bps", "bps-total"), ("bps_rd", "bps-read"), ("bps_wr", "bps-write"), ("iops", "iops-total"), ("iops_rd", "iops-read"), ("iops_wr", "iops-write"),
+    ];
+
+    internal static void Write(Utf8JsonWriter w, Drive d)
+    {
+        w.WriteStartObject();
+        w.WriteString("io-status", "ok");
+        w.WriteString("device", d.IsNode ? "" : d.Name);
+        w.WriteBoolean("locked", d.IsLocked);
+        w.WriteBoolean("removable", d.IsRemovable);
+        if (d.Media is { } media)
+        {
+            w.WriteStartObject("inserted");
+            WriteMedium(w, d, media);
+            w.WriteEndObject();
+        }
+        if (d.IsRemovable)
+            w.WriteBoolean("tray_open", d.IsTrayOpen);
+        if (d.AttachedTo != null)
+            w.WriteString("qdev", d.AttachedTo);
+        w.WriteString("type", "unknown");
+        w.WriteEndObject();
+    }
+
+    private static void WriteMedium(Utf8JsonWriter w, Drive d, BlockDevice media)
+    {
+        w.WriteString("file", d.FileName);
+        w.WriteString("node-name", d.Name);
+        w.WriteBoolean("ro", d.IsReadOnly);
+        w.WriteString("drv", media.DriverName);
+        w.WriteBoolean("encrypted", false);
+        w.WriteString("detect_zeroes", d.DetectZeroes);
+        w.WriteNumber("write_threshold", 0);
+        w.WriteNumber("backing_file_depth", MediaCommands.Depth(media));
+        if (media.Backing != null)
+            w.WriteString("backing_file", media.Backing.FileName);
+        foreach (var (name, limit) in Limits)
+            w.WriteNumber(name, d.Limits.GetValueOrDefault(limit));
+        w.WriteStartObject("cache");
+        w.WriteBoolean("writeback", d.CacheMode.StartsWith("writeback", StringComparison.Ordinal));
+        w.WriteBoolean("direct", d.CacheMode.Contains("direct", StringComparison.Ordinal));
+        w.WriteBoolean("no-flush", d.CacheMode.Contains("ignore flushes", StringComparison.Ordinal));
+        w.WriteEndObject();
+        w.WritePropertyName("image");
+        WriteImage(w, media);
+    }
+
+    // An image, and those below it inside.
+    private static void WriteImage(Utf8JsonWriter w, BlockDevice device)
+    {
+        var info = ImageInfo.Of(FilterDevice.ImageBelow(device));
+        w.WriteStartObject();
+        w.WriteString("filename", info.FileName);
+        w.WriteString("format", info.Format);
+        w.WriteNumber("virtual-size", info.VirtualSize);
+        if (info.ActualSize >= 0)
+            w.WriteNumber("actual-size", info.ActualSize);
+        if (info.ClusterSize > 0)
+            w.WriteNumber("cluster-size", info.ClusterSize);
+        if (info.IsDirty is { } dirty)
+            w.WriteBoolean("dirty-flag", dirty);
+        WriteText(w, "backing-filename", info.BackingFile);
+        WriteText(w, "full-backing-filename", info.FullBackingFile);
+        WriteText(w, "backing-filename-format", info.BackingFormat);
+        if (info.FormatSpecific is { } specific)
+        {
+            w.WriteStartObject("format-specific");
+            w.WriteString("type", info.Format);
+            w.WritePropertyName("data");
+            WriteValue(w, specific);
+            w.WriteEndObject();
+        }
+        if (device.Backing is { } backing)
+        {
+            w.WritePropertyName("backing-image");
+            WriteImage(w, backing);
+        }
+        w.WriteEndObject();
+    }
+
+    private static void WriteText(Utf8JsonWriter w, string name, string? value)
+    {
+        if (value != null)
+            w.WriteString(name, value);
+    }
+
+    private static void WriteValue(Utf8JsonWriter w, object value)
+    {
+        switch (value)
+        {
+            case InfoObject members:
+                w.WriteStartObject();
+                foreach (var (name, member) in members)
+                {
+                    w.WritePropertyName(name);
+                    WriteValue(w, member);
+                }
+                w.WriteEndObject();
+                break;
+            case IReadOnlyList<object> list:
+                w.WriteStartArray();
+                foreach (object item in list)
+                    WriteValue(w, item);
+                w.WriteEndArray();
+                break;
+            case bool flag:
+                w.WriteBooleanValue(flag);
+                break;
+            case string text:
+                w.WriteStringValue(text);
+                break;
+            default:
+                w.WriteNumberValue(Convert.ToInt64(value, CultureInfo.InvariantCulture));
+                break;
+        }
+    }
+}
