@@ -162,6 +162,9 @@ public unsafe struct CpuContext
     /// <summary>Argument of the exit (<c>ExitReason</c> is the return value of the entry stub).</summary>
     public ulong ExitArgument;
 
+    /// <summary>Arithmetic flags that code has spared before a lookup changed the host's; in the form of <see cref="HostFlags"/>.</summary>
+    public ulong SparedFlags;
+
     /// <summary>Site of the last indirect branch: whose target that is, should it be none.</summary>
     public uint BranchSite;
 

@@ -10,14 +10,14 @@ internal sealed unsafe partial class BlockTranslator
     private bool _polled;
 
     // Short jumps to places that must lie near but out of the way: emitted behind the next unconditional jump.
-    private readonly List<(nint Fix, ColdKind Kind, ulong Rip)> _thunks = [];
+    private readonly List<(nint Fix, Cold Cold)> _thunks = [];
 
     private void FlushThunks()
     {
-        foreach (var (fix, kind, rip) in _thunks)
+        foreach (var (fix, cold) in _thunks)
         {
             _e.FixShortHere((byte*)fix);
-            _cold.Add(new Cold { Kind = kind, Fix = _e.JmpForward(), Rip = rip });
+            _cold.Add(cold with { Fix = _e.JmpForward() });
         }
         _thunks.Clear();
     }
@@ -28,7 +28,13 @@ internal sealed unsafe partial class BlockTranslator
         if (_polled)
             return;
         LoadKeepRunning();
-        _thunks.Add(((nint)_e.JrcxzForward(), ColdKind.Poll, _instructions[_current].IP & _mode.RipMask));
+        _thunks.Add(((nint)_e.JrcxzForward(), new Cold
+        {
+            Kind = ColdKind.Poll,
+            Rip = _instructions[_current].IP & _mode.RipMask,
+            Spared = _flagsSpared,
+            Repeated = _flagsRepeated + 1,
+        }));
     }
 
     private void LoadKeepRunning()
@@ -437,12 +443,15 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Leaves the current instruction to C#; the block goes on behind it where the interpreter says so.</summary>
     private void EmitInterpreted()
     {
+        EmitFlagsHere();
         _e.MovImmediate(Host.Rcx, NewSite(0, interpreted: true));
         _e.Call(_stubs.Interpret);
+        HaveFlags(-1);
     }
 
     private void EmitRaise(byte vector, bool errorCode = false)
     {
+        EmitFlagsHere();
         _e.MovImmediate(Host.Rcx, NewSite(vector | (errorCode ? Site.ErrorCode : 0)));
         _e.Call(_stubs.Raise);
     }

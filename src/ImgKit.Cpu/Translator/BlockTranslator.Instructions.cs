@@ -28,9 +28,7 @@ internal sealed unsafe partial class BlockTranslator
             EmitRaise((byte)(instruction.Length == MaxLength ? 13 : 6), instruction.Length == MaxLength);
             return true;
         }
-        var use = _fpuUse[(int)instruction.Code];
-        if (use == FpuUse.Unknown)
-            use = _fpuUse[(int)instruction.Code] = Classify(instruction);
+        var use = UseOf(instruction);
         if (use == FpuUse.Undefined || instruction.Encoding is not (EncodingKind.Legacy or EncodingKind.D3NOW) && !_mode.Protected)
         {
             if (!TryDowngrade(ref instruction))
@@ -213,7 +211,7 @@ internal sealed unsafe partial class BlockTranslator
         byte* pending = _e.JmpForward();
         _e.FixShortHere(none);
         _e.StoreGsByte(Layout.LiveIf, 1);
-        _cold.Add(new Cold { Kind = ColdKind.Interpret, Fix = pending, Site = site, OpEnd = _e.P });
+        _cold.Add(new Cold { Kind = ColdKind.Interpret, Fix = pending, Site = site, OpEnd = _e.P, Repeated = _flagsRepeated + 1 });
     }
 
     private void EmitLea(ref Instruction instruction)
@@ -275,6 +273,7 @@ internal sealed unsafe partial class BlockTranslator
         int size = instruction.Op1Register.GetSize(), guest = GuestNumber(instruction.Op1Register), host = Host.OfGuest[guest];
         bool write = instruction.Mnemonic != Mnemonic.Bt;
         bool live = _flagsLive[_current];
+        SpareFlags();
         EmitEffectiveAddress(m);
         if (host == Host.Spilled)
             _e.LoadGs(Host.Rcx, Layout.Gpr(guest));
@@ -317,6 +316,14 @@ internal sealed unsafe partial class BlockTranslator
         };
         OnOperand(opcode, Host.Rcx, size == 8);
         EndMemory();
+    }
+
+    private FpuUse UseOf(in Instruction instruction)
+    {
+        ref var use = ref _fpuUse[(int)instruction.Code];
+        if (use == FpuUse.Unknown)
+            use = Classify(instruction);
+        return use;
     }
 
     private FpuUse Classify(in Instruction instruction)

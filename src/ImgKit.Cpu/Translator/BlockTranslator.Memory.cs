@@ -46,6 +46,15 @@ internal sealed unsafe partial class BlockTranslator
 
         /// <summary>What the place of a faultable instruction is marked with.</summary>
         public X87Note Note;
+
+        /// <summary>The guest's flags are spared.</summary>
+        public bool Spared;
+
+        /// <summary>The instruction that makes the guest's flags again, from 1 on; 0 for none.</summary>
+        public int Repeated;
+
+        /// <summary>The operation makes all flags.</summary>
+        public bool MakesFlags;
     }
 
     private readonly List<Cold> _cold = [];
@@ -89,7 +98,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             Rip = instruction.IP & _mode.RipMask,
             NextRip = instruction.NextIP & _mode.RipMask,
-            Info = info,
+            Info = _flagsSpared ? info | Site.Spared : info,
             Instruction = index,
         };
         return (uint)_siteCount++;
@@ -180,6 +189,8 @@ internal sealed unsafe partial class BlockTranslator
     private void BeginMemoryAtRbp(int segment, int addressBits, int size, bool write, bool locked = false, bool leaves = false)
     {
         ForgetWindowRegisters();
+        if (!_mode.ChecksAlignment)
+            SpareFlags();
         uint site = NewAccessSite(segment, size, write, locked, leaves);
         _openCold = _cold.Count;
         EmitSegment(segment, addressBits, size, write, site);
@@ -253,6 +264,7 @@ internal sealed unsafe partial class BlockTranslator
         if (_mode.Segment(m.Segment) != SegmentClass.Flat || throughCode || offset + size > 4096 || _mode.ChecksAlignment)
             return false;
         ForgetWindowRegisters();
+        SpareFlags();
         int tag = Layout.TlbTag(_mode.TlbSet, write) + entry * 8;
         var cold = _interpretMiss
             ? new Cold { Kind = ColdKind.Interpret, Site = NewSite(0, interpreted: true) }
@@ -351,7 +363,9 @@ internal sealed unsafe partial class BlockTranslator
             item.OpEnd = _e.P;
             item.Faultable = faultable;
             item.Rip = _instructions[_current].IP & _mode.RipMask;
-            item.Note = faultable ? _note : default;
+            item.Note = faultable ? NoteHere : default;
+            item.Repeated = _flagsRepeated + 1;
+            item.MakesFlags = _flagEffects[_current] == FlagEffect.All;
             _cold[i] = item;
         }
     }
@@ -376,6 +390,7 @@ internal sealed unsafe partial class BlockTranslator
                 case ColdKind.Access:
                 case ColdKind.SegmentAccess:
                     UndoTag(item);
+                    EmitFlagsOf(item);
                     if (item.Kind == ColdKind.Access && _mode.ChecksAlignment)
                     {
                         _e.MovImmediate(Host.Rcx, item.Site);
@@ -401,7 +416,7 @@ internal sealed unsafe partial class BlockTranslator
                     if (item.Faultable)
                         MarkFaultable(_e.P, item.Rip, item.Note);
                     _e.Bytes(new ReadOnlySpan<byte>(item.OpStart, (int)(item.OpEnd - item.OpStart)));
-                    _e.MovImmediate(Host.Rcx, item.Site);
+                    _e.MovImmediate(Host.Rcx, item.Site | (item.MakesFlags ? 1u << Stubs.SiteBits : 0));
                     _e.Call(_stubs.CompleteStore);
                     _e.Jmp(item.OpEnd);
                     break;
@@ -423,6 +438,7 @@ internal sealed unsafe partial class BlockTranslator
                     EmitLookupConstant(item.Rip);
                     break;
                 case ColdKind.Poll:
+                    EmitFlagsOf(item);
                     EmitDataCall(_stubs.Poll, item.Rip);
                     break;
                 case ColdKind.PollRbp:
@@ -433,6 +449,7 @@ internal sealed unsafe partial class BlockTranslator
                     _e.Call(_stubs.Raise);
                     break;
                 case ColdKind.Interpret:
+                    EmitFlagsOf(item);
                     _e.MovImmediate(Host.Rcx, item.Site);
                     _e.Call(_stubs.Interpret);
                     _e.Jmp(item.OpEnd);

@@ -2,7 +2,8 @@ using Iced.Intel;
 
 namespace ImgKit.Cpu.Translator;
 
-/// <summary>What the FPU's pointers need to know of an x87 instruction: opcode in bits 0..10, segment in 12..14, TLB set in 16..17.</summary>
+/// <summary>What the FPU's pointers need to know of an x87 instruction: opcode in bits 0..10, segment in 12..14, TLB set in 16..17; and of
+/// any, in bit 18, that the guest's flags are spared.</summary>
 internal readonly record struct X87Note(uint Bits)
 {
     public ushort Opcode => (ushort)(Bits & 0x7FF);
@@ -10,6 +11,10 @@ internal readonly record struct X87Note(uint Bits)
     public int Segment => (int)(Bits >> 12 & 7);
 
     public int TlbSet => (int)(Bits >> 16 & 3);
+
+    public bool Spared => (Bits & SparedBit) != 0;
+
+    public const uint SparedBit = 1 << 18;
 }
 
 internal sealed unsafe partial class BlockTranslator
@@ -62,6 +67,8 @@ internal sealed unsafe partial class BlockTranslator
         return hostAddress >= (ulong)_coldStart && hostAddress < (ulong)_coldEnd &&
             _coldPlaces.TryFind((uint)(hostAddress - (ulong)_slot), out rip, out note);
     }
+
+    private X87Note NoteHere => _flagsSpared ? new X87Note(_note.Bits | X87Note.SparedBit) : _note;
 
     private void MarkFaultable(byte* at, ulong rip, X87Note note) =>
         (at >= _coldStart ? _coldPlaces : _hotPlaces).Add((uint)(at - _slot), rip, note);

@@ -176,7 +176,7 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         if (faultable)
-            MarkFaultable(_e.P, instruction.IP & _mode.RipMask, _note);
+            MarkFaultable(_e.P, instruction.IP & _mode.RipMask, NoteHere);
         Encode(result);
 
         if (loaded > 0)

@@ -261,6 +261,7 @@ internal sealed unsafe partial class BlockTranslator
         }
         _opened |= 1UL << _current;
         int span = plan.High - plan.Low;
+        SpareFlags();
         EmitEffectiveAddress(m with { Displacement = m.Displacement + plan.Low });
         var cold = new Cold
         {
@@ -270,6 +271,8 @@ internal sealed unsafe partial class BlockTranslator
             Span = span,
             Write = plan.Write,
             Rip = _instructions[_current].IP & _mode.RipMask,
+            Spared = _flagsSpared,
+            Repeated = _flagsRepeated + 1,
         };
         EmitLookup(ref cold, span, plan.Write);
         FoldMemory();
@@ -302,6 +305,8 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitColdWindow(in Cold item)
     {
         UndoTag(item);
+        if (item.Repeated > 0)
+            EmitFlagsOf(item);
         // Offset in the page, without touching flags.
         _e.Rorx(Host.Rcx, Host.Rbp, 12, true);
         _e.ShiftPage(Host.Rcx, Host.Rcx);
@@ -316,6 +321,12 @@ internal sealed unsafe partial class BlockTranslator
         _e.Call((byte*)_stubs.SlowWindow[_mode.TlbSet * 2 + (item.Write ? 1 : 0)]);
         _e.Jmp(item.OpStart);
         _e.FixHere(careful);
+        if (item.Spared)
+        {
+            EmitTakeSpared();
+            careful = _e.JmpForward();
+            _e.FixHere(careful);
+        }
         _e.Call(_stubs.ChainCareful);
         _e.Int32((int)(_e.P - careful));
         _e.Int64(item.Rip);

@@ -31,6 +31,9 @@ internal struct Site
 
     /// <summary>The exception has an error code of 0.</summary>
     public const uint ErrorCode = 1 << 10;
+
+    /// <summary>The guest's flags are in <see cref="CpuContext.SparedFlags"/>, not in the host's.</summary>
+    public const uint Spared = 1 << 29;
 }
 
 /// <summary>How a block is translated.</summary>
@@ -100,7 +103,6 @@ internal sealed unsafe partial class BlockTranslator
     private readonly Encoder _encoder;
     private readonly PageReader _reader = new();
     private readonly Instruction[] _instructions = new Instruction[MaxInstructions];
-    private readonly bool[] _flagsLive = new bool[MaxInstructions];
     private readonly byte* _slot;
     private readonly byte* _coldStart;
     private readonly byte* _slotEnd;
@@ -180,6 +182,7 @@ internal sealed unsafe partial class BlockTranslator
         };
         _lastIndex = count - 1;
         _fpuChecked = false;
+        StartFlags();
         _cold.Clear();
         bool ended = false;
         for (_current = 0; _current < count && !ended; _current++)
@@ -189,6 +192,7 @@ internal sealed unsafe partial class BlockTranslator
             if (_current + 1 < count)
                 PollBeforeCompare();
             ended = EmitInstruction(ref instruction);
+            NoteFlags(_current);
             if (!_keepsWindows)
                 ForgetWindowRegisters();
         }
@@ -290,38 +294,6 @@ internal sealed unsafe partial class BlockTranslator
         }
         return count;
     }
-
-    /// <summary>For each instruction: may an arithmetic flag's value from before it still matter?</summary>
-    private void ComputeLiveFlags(int count)
-    {
-        const RflagsBits all = RflagsBits.CF | RflagsBits.PF | RflagsBits.AF | RflagsBits.ZF | RflagsBits.SF | RflagsBits.OF;
-        var live = all;
-        for (int i = count - 1; i >= 0; i--)
-        {
-            ref var instruction = ref _instructions[i];
-            // A divide error finds the flags from before.
-            if (instruction.FlowControl != FlowControl.Next || instruction.Mnemonic is Mnemonic.Div or Mnemonic.Idiv || IsInterpreted(instruction))
-            {
-                live = all;
-            }
-            else
-            {
-                if (!KeepsFlagsAtTimes(instruction))
-                    live &= ~(KeepsUndefinedFlags(instruction) ? instruction.RflagsModified & ~instruction.RflagsUndefined : instruction.RflagsModified);
-                live |= instruction.RflagsRead & all;
-            }
-            _flagsLive[i] = (live & all) != 0;
-        }
-    }
-
-    /// <summary>Shifts by a count that may be 0 and repeated compares leave the flags.</summary>
-    private static bool KeepsFlagsAtTimes(in Instruction instruction) => instruction.Mnemonic is
-        Mnemonic.Shl or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Sal or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or
-        Mnemonic.Shld or Mnemonic.Shrd || instruction.HasRepPrefix || instruction.HasRepnePrefix;
-
-    /// <summary>What the manuals leave undefined after these, some processors leave as it was.</summary>
-    private static bool KeepsUndefinedFlags(in Instruction instruction) => instruction.Mnemonic is
-        Mnemonic.Mul or Mnemonic.Imul or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt;
 
     private sealed class PageReader : CodeReader
     {

@@ -75,6 +75,7 @@ internal static unsafe class Layout
     public static readonly int FaultError;
     public static readonly int ExitArgument;
     public static readonly int BranchSite;
+    public static readonly int SparedFlags;
     public static readonly int Scratch0;
     public static readonly int Scratch1;
     public static readonly int Scratch2;
@@ -101,6 +102,7 @@ internal static unsafe class Layout
         FaultError = (int)((byte*)&c.FaultError - start);
         ExitArgument = (int)((byte*)&c.ExitArgument - start);
         BranchSite = (int)((byte*)&c.BranchSite - start);
+        SparedFlags = (int)((byte*)&c.SparedFlags - start);
         Scratch0 = (int)((byte*)&c.Scratch0 - start);
         Scratch1 = (int)((byte*)&c.Scratch1 - start);
         Scratch2 = (int)((byte*)&c.Scratch2 - start);

@@ -10,14 +10,17 @@ public sealed unsafe partial class TranslatorVcpu
 
     private static TranslatorVcpu Of(CpuContext* c) => (TranslatorVcpu)GCHandle.FromIntPtr(c->Owner).Target!;
 
-    /// <summary>One call: <paramref name="body"/> gets the site and what RBP had.</summary>
-    private static int Call(CpuContext* c, uint site, ulong value, delegate*<TranslatorVcpu, in Site, ulong, ExitReason> body)
+    /// <summary>One call: <paramref name="body"/> gets the site and what RBP had. <paramref name="madeFlags"/>: the host's flags are the
+    /// guest's, whatever the site says.</summary>
+    private static int Call(CpuContext* c, uint site, ulong value, delegate*<TranslatorVcpu, in Site, ulong, ExitReason> body,
+        bool madeFlags = false)
     {
         var cpu = Of(c);
         try
         {
-            cpu.TakeFlags();
-            var reason = body(cpu, cpu._translator.GetSite(site & (1 << Stubs.SiteBits) - 1), value);
+            ref readonly var at = ref cpu._translator.GetSite(site & (1 << Stubs.SiteBits) - 1);
+            cpu.TakeFlags((at.Info & Site.Spared) != 0 && !madeFlags ? c->SparedFlags : c->HostFlags);
+            var reason = body(cpu, at, value);
             if (reason == ExitReason.Continue)
                 c->LiveIf = (byte)(c->Rflags >> 9 & 1);
             return (int)reason;
@@ -44,7 +47,7 @@ public sealed unsafe partial class TranslatorVcpu
     internal static int SlowSegmentHelper(CpuContext* c, uint site, ulong offset) => Call(c, site, offset, &SlowSegment);
 
     [UnmanagedCallersOnly]
-    internal static int CompleteStoreHelper(CpuContext* c, uint site, ulong unused) => Call(c, site, unused, &CompleteStore);
+    internal static int CompleteStoreHelper(CpuContext* c, uint site, ulong unused) => Call(c, site, unused, &CompleteStore, site >> Stubs.SiteBits != 0);
 
     private static ExitReason Interpret(TranslatorVcpu cpu, in Site at, ulong unused) => cpu.Interpret(at);
 

@@ -312,8 +312,8 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
             _c->LiveIf = (byte)(_c->Rflags >> 9 & 1);
             int reason = ((delegate* unmanaged<CpuContext*, byte*, int>)enter)(_c, code);
             enter = CodeArena.Stubs.EnterAgain;
-            if (reason != (int)ExitReason.Redispatch && reason != (int)ExitReason.Failed)
-                TakeFlags();
+            if ((ExitReason)reason is not (ExitReason.Redispatch or ExitReason.Careful or ExitReason.Failed))
+                TakeFlags(_c->HostFlags);
             if (reason >= (int)ExitReason.BranchLookup)
             {
                 if (!IsInCode(_c->Rip))
@@ -409,10 +409,9 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
         return true;
     }
 
-    /// <summary>Arithmetic flags and IF as generated code left them (LAHF and SETO form) to RFLAGS.</summary>
-    private void TakeFlags()
+    /// <summary>Arithmetic flags (<paramref name="host"/>, of LAHF and SETO) and IF as generated code left them to RFLAGS.</summary>
+    private void TakeFlags(ulong host)
     {
-        ulong host = _c->HostFlags;
         _c->Rflags = _c->Rflags & ~(ulong)(Stubs.ArithmeticFlags | 1 << 9) | host >> 8 & 0xD5 | (host & 1) << 11 |
             (ulong)_c->LiveIf << 9;
     }
@@ -420,13 +419,15 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
     private void HandleSignal()
     {
         Memory.AbandonStore();
-        if (!_translator.TryFindGuestAddress(_c->FaultPc, out ulong rip, out _))
+        if (!_translator.TryFindGuestAddress(_c->FaultPc, out ulong rip, out var note))
         {
             _failure = $"host trap {_c->FaultTrap} at 0x{_c->FaultPc:x} in generated code";
             return;
         }
         _c->Rip = rip;
         _faulted = true;
+        if (note.Spared)
+            TakeFlags(_c->SparedFlags);
         const ulong divide = 0, undefined = 6, protection = 13, floatingPoint = 16, alignment = 17, simd = 19;
         switch (_c->FaultTrap)
         {

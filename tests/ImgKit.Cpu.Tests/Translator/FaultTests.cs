@@ -7,7 +7,7 @@ namespace ImgKit.Cpu.Tests.Translator;
 [Collection("host comparison")]
 public sealed class FaultTests
 {
-    /// <summary>PF AF ZF SF CF OF: at a page fault what a later instruction overwrites may differ.</summary>
+    /// <summary>PF AF ZF SF CF OF.</summary>
     private const ulong Arithmetic = 0x8D5;
 
     private static void Check(HostComparison comparison, Action<Assembler> write, ulong expected, ulong undefinedFlags = 0,
@@ -35,9 +35,9 @@ public sealed class FaultTests
             a.xor(ecx, ecx);
             a.div(ecx);
         }, 0);
-        Check(comparison, a => a.mov(__qword_ptr[rbx], rax), 14, Arithmetic);
-        Check(comparison, a => a.mov(rax, __qword_ptr[rbx - 12]), 14, Arithmetic);
-        Check(comparison, a => a.add(__dword_ptr[rsi], eax), 14, Arithmetic);
+        Check(comparison, a => a.mov(__qword_ptr[rbx], rax), 14);
+        Check(comparison, a => a.mov(rax, __qword_ptr[rbx - 12]), 14);
+        Check(comparison, a => a.add(__dword_ptr[rsi], eax), 14);
         Check(comparison, a => a.mov(rax, __qword_ptr[rdi]), 13);
         Check(comparison, a =>
         {
@@ -227,7 +227,10 @@ public sealed class FaultTests
             }
             InstructionTests.RandomState(comparison, random);
             sampler.Gpr.CopyTo(comparison.Gpr, 0);
-            string? difference = comparison.Compare(bytes, Arithmetic);
+            string? difference = comparison.Compare(bytes);
+            // What fits before the page finds what the host's run has left there.
+            if (comparison.LastTrap == HostComparison.NoTrap)
+                difference = comparison.Compare(bytes, Arithmetic);
             if (comparison.LastTrap == 14)
                 faults++;
             if (difference != null)
