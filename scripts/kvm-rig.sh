@@ -114,22 +114,29 @@ INIT
 # guests' runs that much too fast, and they hardly get on for timer interrupts.
 # With RIG_CLOCK=instructions its clock goes by the instructions that it executes, a nanosecond each: what it measures does not depend on how busy the host is,
 # nor on what TCG takes to translate. The fast string instructions are hidden then: each byte of theirs would count as an instruction.
-# A heartbeat on the console tells a machine that stands still (or has died) from a program in it that does not come to its end.
-# Status 0: its script came to the end; 1: out of time; 2: the machine itself failed, whatever ran in it.
 rig_run() {
-  local initramfs=$1 limit=$2 line console pid end=$((SECONDS + $2)) off= why= tsc append clock=() silence=${RIG_SILENCE:-60}
+  local initramfs=$1 limit=$2 tsc clock=() RIG_SILENCE=${RIG_SILENCE:-60}
   shift 2
   if [ "${RIG_CLOCK:-host}" = instructions ]; then
     clock=(-icount shift=0,sleep=off -cpu max,-erms,-fsrm)
     tsc=1000000
-    silence=$((silence * 5)) # the heart beats by that clock, too
+    RIG_SILENCE=$((RIG_SILENCE * 5)) # the heart beats by that clock, too
   else
     gcc -O1 -o "$initramfs.tsc" tests/KvmRig/tsc.c
     tsc=$("$initramfs.tsc")
   fi
-  append="console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
-  exec {console}< <(exec timeout -k 5 "$((limit + 60))" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" "${clock[@]}" \
-    -kernel "$kernel" -initrd "$initramfs" -append "$append" "$@" </dev/null 2>&1)
+  rig_watch "$limit" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" "${clock[@]}" \
+    -kernel "$kernel" -initrd "$initramfs" \
+    -append "console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1" "$@"
+}
+
+# rig_watch SECONDS COMMAND...: runs a command whose output is the console of a machine of rig_initramfs, and prints that.
+# A heartbeat on the console tells a machine that stands still (or has died) from a program in it that does not come to its end.
+# Status 0: its script came to the end; 1: out of time; 2: the machine itself failed, whatever ran in it.
+rig_watch() {
+  local limit=$1 line console pid end=$((SECONDS + $1)) off= why= silence=${RIG_SILENCE:-60}
+  shift
+  exec {console}< <(exec timeout -k 5 "$((limit + 60))" "$@" </dev/null 2>&1)
   pid=$!
   while :; do
     if IFS= read -r -t "$silence" -u "$console" line; then
@@ -147,10 +154,39 @@ rig_run() {
     fi
     [ $SECONDS -lt $end ] || { why="out of time after $limit s"; break; }
   done
-  kill "$pid" 2>/dev/null
+  kill "$pid" 2>/dev/null || true
   exec {console}<&-
-  wait "$pid" 2>/dev/null
-  [ -z "$why$off" ] && why="it ended before its time"
+  wait "$pid" 2>/dev/null || true
+  [ -n "$why$off" ] || why="it ended before its time"
   [ -z "$why" ] || echo "kvm-rig: the machine: $why"
   case $why in "") return 0 ;; out*) return 1 ;; *) return 2 ;; esac
+}
+
+# rig_attempts KIND NAME INITRAMFS SECONDS: runs the machine, and a fresh one once more where the machine itself stood still or died with nothing failed
+# (no "KIND ...: FAIL"): that is not of the programs' doing. Everything else counts.
+rig_attempts() {
+  local kind=$1 name=$2 initramfs=$3 limit=$4 status attempt
+  for attempt in 1 2; do
+    rig_run "$initramfs" "$limit" | tee "$initramfs.console" | sed -u "s/^kvm-rig: the machine/& of $name/"
+    status=${PIPESTATUS[0]}
+    grep -qE "^$kind .*: FAIL" "$initramfs.console" && break
+    case $status in
+      0) return 0 ;;
+      2) [ $attempt = 2 ] || echo "kvm-rig: the emulated host is at fault, not what ran in it: $name once more in a fresh one" ;;
+      *) break ;;
+    esac
+  done
+  [ $status = 0 ] || echo "kvm-rig: $name did not come to its end"
+}
+
+# rig_verdict LOG KIND...: prints how many passed and failed; status 0 when all of each kind did, and every machine came to its end.
+rig_verdict() {
+  local log=$1 kind failed
+  shift
+  # a machine that was run twice names what passed twice
+  sum() { grep -oE "^($(IFS='|'; echo "$*")) .*: $verdict" "$log" | sort -u | wc -l; }
+  failed=$(verdict=FAIL sum "$@")
+  echo "KVM passed $(verdict=pass sum "$@") failed $failed"
+  for kind in "$@"; do grep -qE "^$kind .*: pass" "$log" || { echo "test-kvm: nothing passed of $kind" >&2; return 1; }; done
+  [ "$failed" = 0 ] && ! grep -q '^kvm-rig: .* did not come to its end' "$log"
 }
