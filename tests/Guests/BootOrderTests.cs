@@ -75,7 +75,7 @@ public sealed class BootOrderTests : IDisposable
     [Fact]
     public void The_menu_is_on_the_serial_port_when_there_is_no_screen()
     {
-        var info = new ProcessStartInfo(Repository.Program, ["-accel", "soft", "-nographic", .. _all, "-boot", "menu=on,splash-time=20000"])
+        var info = new ProcessStartInfo(Repository.Program, ["-accel", Guest.Accelerator, "-nographic", .. _all, "-boot", "menu=on,splash-time=20000"])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,

@@ -151,7 +151,7 @@ public sealed class DriveTests : IDisposable
         using var one = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-snapshot", "-drive", $"file={At("disk")},format=raw");
         using var two = new Guest("-m", "16", "-vga", "none", "-kernel", EchoKernel.Path, "-drive", $"file={At("disk")},format=raw,snapshot=on");
         two.WaitForSerial("ready", 60);
-        var (status, _, error) = Tool.Try(Repository.Program, "-accel", "soft", "-display", "none", "-m", "16", "-kernel", EchoKernel.Path, "-hda", At("disk"));
+        var (status, _, error) = Tool.Try(Repository.Program, "-accel", Guest.Accelerator, "-display", "none", "-m", "16", "-kernel", EchoKernel.Path, "-hda", At("disk"));
         Assert.Equal(1, status);
         Assert.Contains("Failed to get \"write\" lock", error);
         // Committing needs it for writing, too: not while the other looks.
@@ -255,7 +255,7 @@ public sealed class DriveTests : IDisposable
     [InlineData("Drive 'a' is already in use by another device", "-drive", "driver=null-co,id=a,if=none,size=1M", "-device", "ide-hd,drive=a", "-device", "ide-hd,drive=a")]
     public void What_cannot_be_is_one_line_that_names_the_option(string text, params string[] arguments)
     {
-        var (status, output, error) = Tool.Try(Repository.Program, ["-accel", "soft", "-display", "none", .. arguments]);
+        var (status, output, error) = Tool.Try(Repository.Program, ["-accel", Guest.Accelerator, "-display", "none", .. arguments]);
         Assert.Equal(1, status);
         Assert.Empty(output);
         Assert.StartsWith($"kvm: {arguments[^2]} ", error[error.LastIndexOf("kvm: ", StringComparison.Ordinal)..]);

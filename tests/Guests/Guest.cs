@@ -26,7 +26,7 @@ internal sealed class Guest : IDisposable
             "-qmp", $"unix:{Path.Combine(_folder, "qmp")},server,nowait",
         ];
         if (!arguments.Contains("-accel"))
-            own = ["-accel", Environment.GetEnvironmentVariable("ACCEL") ?? "soft", .. own];
+            own = ["-accel", Accelerator, .. own];
         foreach (string a in own.Concat(arguments))
             info.ArgumentList.Add(a);
         _process = Process.Start(info)!;
@@ -36,6 +36,12 @@ internal sealed class Guest : IDisposable
         _listener = new Thread(Listen) { IsBackground = true };
         _listener.Start();
     }
+
+    /// <summary>What executes the guests, for <c>-accel</c>: the environment's ACCEL.</summary>
+    internal static string Accelerator => Environment.GetEnvironmentVariable("ACCEL") ?? "soft";
+
+    /// <summary>How many times longer than usual this host may take: the environment's PATIENCE.</summary>
+    private static int Patience { get; } = int.Parse(Environment.GetEnvironmentVariable("PATIENCE") ?? "1", System.Globalization.CultureInfo.InvariantCulture);
 
     private string SerialSocket => Path.Combine(_folder, "serial");
 
@@ -233,7 +239,7 @@ internal sealed class Guest : IDisposable
 
     internal int WaitForExit(int seconds)
     {
-        Assert.True(_process.WaitForExit(seconds * 1000), $"the guest did not end within {seconds} s; its last words:\n{Tail}");
+        Assert.True(_process.WaitForExit(seconds * Patience * 1000), $"the guest did not end within {seconds} s; its last words:\n{Tail}");
         _listener.Join();
         return _process.ExitCode;
     }
@@ -260,7 +266,7 @@ internal sealed class Guest : IDisposable
         while (!condition())
         {
             Assert.False(_process.HasExited, $"the program ended while {what} was awaited: {_errors}");
-            Assert.True(watch.Elapsed.TotalSeconds < seconds, $"no {what} within {seconds} s; serial port:\n{Tail}\n{_errors}");
+            Assert.True(watch.Elapsed.TotalSeconds < seconds * Patience, $"no {what} within {seconds} s; serial port:\n{Tail}\n{_errors}");
             Thread.Sleep(200);
         }
     }

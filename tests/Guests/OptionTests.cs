@@ -17,7 +17,7 @@ public sealed class OptionTests : IDisposable
     private static Process Start(params string[] arguments)
     {
         var info = new ProcessStartInfo(Repository.Program) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string a in (string[])["-accel", "soft", "-display", "none", "-vga", "none", "-m", "16", "-kernel", EchoKernel.Path, "-device", "isa-debug-exit,iosize=4", .. arguments])
+        foreach (string a in (string[])["-accel", Guest.Accelerator, "-display", "none", "-vga", "none", "-m", "16", "-kernel", EchoKernel.Path, "-device", "isa-debug-exit,iosize=4", .. arguments])
             info.ArgumentList.Add(a);
         return Process.Start(info)!;
     }
@@ -228,7 +228,7 @@ public sealed class OptionTests : IDisposable
     [Fact]
     public void It_goes_to_the_background_with_a_pid_file_and_a_log()
     {
-        var (status, _, error) = Tool.Try(Repository.Program, "-accel", "soft", "-display", "none", "-m", "16", "-S", "-kernel", EchoKernel.Path, "-daemonize", "-pidfile", At("pid"),
+        var (status, _, error) = Tool.Try(Repository.Program, "-accel", Guest.Accelerator, "-display", "none", "-m", "16", "-S", "-kernel", EchoKernel.Path, "-daemonize", "-pidfile", At("pid"),
             "-qmp", $"unix:{At("qmp")},server,nowait", "-serial", "null", "-d", "events", "-D", At("log"));
         Assert.True(status == 0, error);
         using var process = Process.GetProcessById(int.Parse(File.ReadAllText(At("pid")), System.Globalization.CultureInfo.InvariantCulture));
@@ -277,7 +277,7 @@ public sealed class OptionTests : IDisposable
     [InlineData("-serial: requires an argument", "-serial")]
     public void A_wrong_option_is_one_line_and_status_1(string text, params string[] arguments)
     {
-        var (status, output, error) = Tool.Try(Repository.Program, ["-accel", "soft", "-display", "none", .. arguments]);
+        var (status, output, error) = Tool.Try(Repository.Program, ["-accel", Guest.Accelerator, "-display", "none", .. arguments]);
         Assert.Equal(1, status);
         Assert.Empty(output);
         Assert.Contains(text, error);
