@@ -81,6 +81,7 @@ internal sealed unsafe partial class CommonTests
         void Program(Assembler a)
         {
             var loop = a.CreateLabel();
+            a.sti(); // see Kick
             a.xor(ecx, ecx);
             a.xor(rax, rax);
             a.Label(ref loop);
@@ -124,6 +125,7 @@ internal sealed unsafe partial class CommonTests
         {
             var loop = a.CreateLabel();
             var bad = a.CreateLabel();
+            a.sti(); // see Kick
             a.mov(ax, 0x8000);
             a.mov(ds, ax);
             a.mov(bl, 1);
@@ -272,6 +274,7 @@ internal sealed unsafe partial class CommonTests
         {
             var loop = a.CreateLabel();
             var step = a.CreateLabel();
+            a.sti(); // see Kick
             a.xor(ecx, ecx);
             a.xor(eax, eax);
             a.mov(edx, 1);

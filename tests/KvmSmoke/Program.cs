@@ -5,7 +5,7 @@ using ImgKit.Cpu.Models;
 using ImgKit.Cpu.Translator;
 using ImgKit.KvmSmoke;
 
-// kvm-smoke [FILTER]: runs small guests on /dev/kvm, prints "SMOKE name: pass" or "SMOKE name: FAIL why" for each; exit status 1 when any failed.
+// kvm-smoke [FILTER [NOT]]: runs small guests on /dev/kvm (those whose names contain FILTER and not NOT), prints "SMOKE name: pass" or "SMOKE name: FAIL why" for each; exit status 1 when any failed.
 var host = KvmHost.Probe();
 Console.Write(host.Describe());
 if (!host.IsUsable)
@@ -22,7 +22,7 @@ foreach (var (name, run) in new CommonTests(Kvm, Kvm).All.Concat(KvmTests.All)
     .Concat(new CommonTests(Kvm, Soft).Carrying.Select(t => ($"from KVM to the software CPU: {t.Name}", t.Run)))
     .Concat(new CommonTests(Soft, Kvm).All.Select(t => ($"software CPU: {t.Name}", t.Run))))
 {
-    if (args.Length > 0 && !name.Contains(args[0], StringComparison.OrdinalIgnoreCase))
+    if (args.Length > 0 && !name.Contains(args[0], StringComparison.OrdinalIgnoreCase) || args.Length > 1 && name.Contains(args[1], StringComparison.OrdinalIgnoreCase))
         continue;
     long start = Stopwatch.GetTimestamp();
     string result;
