@@ -79,7 +79,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
         if (options.Firmware != null)
         {
             if (options.Firmware.Length is 0 or > 16 << 20 || options.Firmware.Length % 4096 != 0)
-                throw new MachineException("could not load PC BIOS: its size is not a multiple of 4096");
+                throw new MachineException("could not load PC BIOS: its size is not a multiple of 4096, up to 16 MiB");
             // What is smaller than its window below 1 MiB has nothing before it there.
             _rom = MemoryMapping.Anonymous((nuint)Math.Max(options.Firmware.Length, LowRomLength));
             space.Add(AddressSpace.ChipsetPriority, (1UL << 32) - (ulong)options.Firmware.Length, (ulong)options.Firmware.Length,
@@ -275,6 +275,7 @@ public sealed partial class Pc : IMachineControl, IDisposable
             Drives = drives,
             CharDevices = charDevices,
         };
+        plug.CheckBus(type);
         var device = type.Create(plug);
         if (values.TryGetValue("id", out var id))
             device.Id = id;
@@ -282,6 +283,9 @@ public sealed partial class Pc : IMachineControl, IDisposable
     }
 
     private readonly List<Drive> _drives = [];
+
+    /// <summary>Who uses the nodes below them.</summary>
+    internal Devices.Storage.NodeUses Nodes { get; } = new();
 
     /// <summary>Every drive, for monitors; in the order of <c>info block</c>.</summary>
     public IReadOnlyList<Drive> Drives => _drives;

@@ -52,7 +52,7 @@ internal sealed class MachineBuilder : IDisposable
         var engines = new EngineChooser(s, Topology());
         var devices = ParseDevices();
         foreach (string text in s.CharDevices)
-            _chars.AddNamed(OptionList.Parse(text, "backend"));
+            With($"-chardev {text}", () => _chars.AddNamed(OptionList.Parse(text, "backend")));
 
         var kernel = s.Kernel == null ? null : new BootFile(s.Kernel, "could not load kernel");
         byte[]? firmware = HasFlash ? null : kernel == null || MultibootKernel.IsMultiboot(kernel) ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
@@ -78,7 +78,7 @@ internal sealed class MachineBuilder : IDisposable
             BootMenuWait = s.BootMenuWait,
             BootRetry = s.BootRetry,
             BootStrict = s.BootStrict,
-            DebugConsole = s.DebugConsole == null ? null : _chars.Make(s.DebugConsole, "debugcon"),
+            DebugConsole = s.DebugConsole == null ? null : With($"-debugcon {s.DebugConsole}", () => _chars.Make(s.DebugConsole, "debugcon")),
             Date = StartDate(s.RtcBase),
             Uuid = s.Uuid,
             Name = s.Name,
@@ -90,7 +90,7 @@ internal sealed class MachineBuilder : IDisposable
         LoadRamDisks(options);
         AddPorts(options);
         foreach (string text in s.FirmwareConfig)
-            AddFirmwareFile(options, text);
+            With($"-fw_cfg {text}", () => AddFirmwareFile(options, text));
         if (s.BootSplash != null)
             AddSplash(options, ReadFile(s.BootSplash, "failed to read splash file"));
         // Without a screen the firmware talks over the first serial port, as the peer has it for -nographic.
@@ -224,16 +224,38 @@ internal sealed class MachineBuilder : IDisposable
         if (s.Serials.Count > 4)
             throw new MachineException("Too many serial ports: there are four");
         for (int i = 0; i < s.Serials.Count; i++)
-            options.SerialPorts.Add(s.Serials[i] == "none" ? null : _chars.Make(s.Serials[i], $"serial{i}", Monitor));
+            options.SerialPorts.Add(s.Serials[i] == "none" ? null : With($"-serial {s.Serials[i]}", () => _chars.Make(s.Serials[i], $"serial{i}", Monitor)));
         if (s.Parallels.Count > 3)
             throw new MachineException("Too many parallel ports: there are three");
         for (int i = 0; i < s.Parallels.Count; i++)
-            options.ParallelPorts.Add(s.Parallels[i] == "none" ? null : _chars.Make(s.Parallels[i], $"parallel{i}", Monitor));
+            options.ParallelPorts.Add(s.Parallels[i] == "none" ? null : With($"-parallel {s.Parallels[i]}", () => _chars.Make(s.Parallels[i], $"parallel{i}", Monitor)));
         if (s.Parallels.Count == 0 && !s.NoDefaults)
             options.ParallelPorts.Add(_chars.Make("vc", "parallel0"));
         for (int i = 0; i < s.Monitors.Count; i++)
-            _monitors.Add((_chars.Make(s.Monitors[i].Device, $"compat_monitor{i}"), s.Monitors[i].IsQmp, s.Monitors[i].Pretty));
+        {
+            var m = s.Monitors[i];
+            _monitors.Add((With(m.Option, () => _chars.Make(m.Device, $"compat_monitor{i}")), m.IsQmp, m.Pretty));
+        }
     }
+
+    // Errors name the option that they are about.
+    private static T With<T>(string option, Func<T> work)
+    {
+        try
+        {
+            return work();
+        }
+        catch (MachineException e)
+        {
+            throw new MachineException($"{option}: {e.Message}", e);
+        }
+    }
+
+    private static void With(string option, Action work) => With(option, () =>
+    {
+        work();
+        return 0;
+    });
 
     // JPEG or BMP, told by their first bytes.
     private static void AddSplash(PcOptions options, byte[] picture)
@@ -250,10 +272,11 @@ internal sealed class MachineBuilder : IDisposable
     private static void AddFirmwareFile(PcOptions options, string text)
     {
         var values = OptionList.Parse(text, "name");
-        string name = values.Find(v => v.Key == "name").Value ?? throw new MachineException("-fw_cfg: name is missing");
-        string? file = values.Find(v => v.Key == "file").Value, content = values.Find(v => v.Key == "string").Value;
-        if ((file == null) == (content == null))
-            throw new MachineException("-fw_cfg: either file or string must be given");
+        string? name = values.Find(v => v.Key == "name").Value, file = values.Find(v => v.Key == "file").Value, content = values.Find(v => v.Key == "string").Value;
+        if (values.Find(v => v.Key is not ("name" or "file" or "string")).Key is { } other)
+            throw new MachineException($"Invalid parameter '{other}'");
+        if (name == null || (file == null) == (content == null))
+            throw new MachineException("name, plus exactly one of file and string, are needed");
         options.FirmwareFiles[name] = file != null ? ReadFile(file, "can't load") : Encoding.UTF8.GetBytes(content!);
     }
 
@@ -317,14 +340,7 @@ internal sealed class MachineBuilder : IDisposable
                     properties[key] = value;
             foreach (var (key, value) in values)
                 properties[key] = value;
-            try
-            {
-                _pc!.AddDevice(type, properties, drives.Find, _chars.Named);
-            }
-            catch (MachineException e)
-            {
-                throw new MachineException($"-device {text}: {e.Message}", e);
-            }
+            With($"-device {text}", () => _pc!.AddDevice(type, properties, drives.Find, _chars.Named));
         }
     }
 

@@ -57,9 +57,9 @@ internal static class Options
         new("parallel", "dev", "send a parallel port to a character device", (s, v) => s.Parallels.Add(v)),
         new("debugcon", "dev", "send the firmware's log (port 0x402) to a character device", (s, v) => s.DebugConsole = v),
         new("chardev", "backend,id=id[,prop=value...]", "a character device: null, stdio, file, pty, socket", (s, v) => s.CharDevices.Add(v)),
-        new("monitor", "dev", "send the monitor to a character device", (s, v) => AddMonitor(s, v, false, false)),
-        new("qmp", "dev", "like -monitor, in QMP", (s, v) => AddMonitor(s, v, true, false)),
-        new("qmp-pretty", "dev", "like -qmp, with line breaks", (s, v) => AddMonitor(s, v, true, true)),
+        new("monitor", "dev", "send the monitor to a character device", (s, v) => AddMonitor(s, $"-monitor {v}", v, false, false)),
+        new("qmp", "dev", "like -monitor, in QMP", (s, v) => AddMonitor(s, $"-qmp {v}", v, true, false)),
+        new("qmp-pretty", "dev", "like -qmp, with line breaks", (s, v) => AddMonitor(s, $"-qmp-pretty {v}", v, true, true)),
         new("mon", "[chardev=]name[,mode=readline|control][,pretty=on|off]", "a monitor on a -chardev", Mon),
         new("nographic", null, "no graphical output; serial port and monitor on the terminal", (s, _) => s.NoGraphic = true),
         new("display", "type", "what shows the screen", (s, v) => s.Display = v),
@@ -161,11 +161,11 @@ internal static class Options
         s.Drives.Add(new DriveSpec(option == null ? file : $"{option} {file}", values));
     }
 
-    private static void AddMonitor(Settings s, string device, bool qmp, bool pretty)
+    private static void AddMonitor(Settings s, string option, string device, bool qmp, bool pretty)
     {
         s.MonitorGiven |= !qmp;
         if (device != "none")
-            s.Monitors.Add(new MonitorSpec(device, qmp, pretty));
+            s.Monitors.Add(new MonitorSpec(option, device, qmp, pretty));
     }
 
     private static void Mon(Settings s, string value)
@@ -178,18 +178,20 @@ internal static class Options
                 case "chardev":
                     device = "chardev:" + v;
                     break;
-                case "mode" when v is "readline" or "control":
-                    qmp = v == "control";
+                case "mode":
+                    qmp = v is "readline" or "control" ? v == "control" : throw new UsageException($"Parameter 'mode' does not accept value '{v}'");
                     break;
                 case "pretty":
-                    pretty = v == "on";
+                    pretty = OnOff(key, v);
                     break;
                 case "id":
                     break;
                 default:
                     throw new UsageException($"Invalid parameter '{key}'");
             }
-        AddMonitor(s, device ?? throw new UsageException("Parameter 'chardev' is missing"), qmp, pretty);
+        if (pretty && !qmp)
+            throw new UsageException("'pretty' is not compatible with HMP monitors");
+        AddMonitor(s, $"-mon {value}", device ?? throw new UsageException("Parameter 'chardev' is missing"), qmp, pretty);
     }
 
     private static void Machine(Settings s, string value)
@@ -215,13 +217,13 @@ internal static class Options
                     s.Accelerator = (s.Accelerator ?? "auto") + ",kernel-irqchip=" + v;
                     break;
                 case "acpi":
-                    s.Acpi = v == "on";
+                    s.Acpi = OnOff(key, v);
                     break;
                 case "hpet":
-                    s.Hpet = v == "on";
+                    s.Hpet = OnOff(key, v);
                     break;
                 case "usb":
-                    s.Usb = v == "on";
+                    s.Usb = OnOff(key, v);
                     break;
                 case "vmport" or "dump-guest-core" or "mem-merge" or "graphics" or "pcspk-audiodev":
                     break;
@@ -248,13 +250,20 @@ internal static class Options
         s.Accelerator = s.Accelerator == null ? accelerator : Accelerator.Combine(s.Accelerator, accelerator);
     }
 
+    // As many as APIC identifiers of 8 bits can tell apart.
+    private const int MostProcessors = 255;
+
     private static void Smp(Settings s, string value)
     {
         int cpus = 0;
         foreach (var (key, v) in OptionList.Parse(value, "cpus"))
         {
-            if (!int.TryParse(v, NumberStyles.None, CultureInfo.InvariantCulture, out int n) || n is < 1 or > 255)
-                throw new UsageException($"Invalid CPU topology: {key}={v}");
+            if (!int.TryParse(v, NumberStyles.None, CultureInfo.InvariantCulture, out int n))
+                throw new UsageException($"Parameter 'smp.{key}' expects integer");
+            if (n == 0)
+                throw new UsageException("Invalid CPU topology: CPU topology parameters must be greater than zero");
+            if (n > MostProcessors)
+                throw new UsageException($"Invalid SMP CPUs {n}. The max CPUs supported by machine 'pc' is {MostProcessors}");
             switch (key)
             {
                 case "cpus":
@@ -304,15 +313,17 @@ internal static class Options
             switch (key)
             {
                 case "order" or "once":
-                    if (v.Length > 26 || v.Any(c => c is < 'a' or > 'p') || v.Distinct().Count() != v.Length)
-                        throw new UsageException($"Invalid boot device for PC: '{v}'");
+                    if (v.FirstOrDefault(c => c is < 'a' or > 'p') is var wrong and not '\0')
+                        throw new UsageException($"Invalid boot device '{wrong}'");
+                    if (v.GroupBy(c => c).FirstOrDefault(g => g.Count() > 1) is { } twice)
+                        throw new UsageException($"Boot device '{twice.Key}' was given twice");
                     if (key == "order")
                         s.BootOrder = v;
                     else
                         s.BootOnce = v;
                     break;
                 case "menu":
-                    s.BootMenu = v == "on";
+                    s.BootMenu = OnOff(key, v);
                     break;
                 case "splash-time":
                     s.BootMenuWait = Number(key, v, 0, 0xFFFF);
@@ -321,7 +332,7 @@ internal static class Options
                     s.BootRetry = Number(key, v, -1, 0xFFFF);
                     break;
                 case "strict":
-                    s.BootStrict = v == "on";
+                    s.BootStrict = OnOff(key, v);
                     break;
                 case "splash":
                     s.BootSplash = v;
@@ -334,6 +345,13 @@ internal static class Options
     private static int Number(string key, string text, int least, int most) =>
         int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int n) && n >= least && n <= most ? n
             : throw new UsageException($"Parameter '{key}' expects a number from {least} to {most}");
+
+    private static bool OnOff(string key, string text) => text switch
+    {
+        "on" or "yes" or "true" or "y" => true,
+        "off" or "no" or "false" or "n" => false,
+        _ => throw new UsageException($"Parameter '{key}' expects 'on' or 'off'"),
+    };
 
     private static void Device(Settings s, string value)
     {
@@ -392,7 +410,12 @@ internal static class Options
                 case "guest":
                     s.Name = v;
                     break;
-                case "process" or "debug-threads":
+                case "process":
+                    s.ProcessName = v;
+                    break;
+                case "debug-threads":
+                    // Threads have names in any case.
+                    OnOff(key, v);
                     break;
                 default:
                     throw new UsageException($"Invalid parameter '{key}'");
@@ -410,6 +433,8 @@ internal static class Options
                 case "clock" when v is "host" or "vm" or "rt":
                 case "driftfix" when v is "none" or "slew":
                     break;
+                case "clock" or "driftfix":
+                    throw new UsageException($"invalid option value '{v}'");
                 default:
                     throw new UsageException($"Invalid parameter '{key}'");
             }

@@ -63,6 +63,8 @@ internal static class Program
         int log = OpenLog(settings, pc);
         var execution = settings.LogExecution ? new ExecutionLog(log, pc) : null;
         WritePidFile(settings);
+        if (settings.ProcessName != null)
+            File.WriteAllText("/proc/self/comm", settings.ProcessName);
         using var term = PosixSignalRegistration.Create(PosixSignal.SIGTERM, c => Ask(c, pc));
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, c => Ask(c, pc));
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, c => Ask(c, pc));
@@ -99,7 +101,7 @@ internal static class Program
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new MachineException($"cannot create PID file: {HostException.TextOf(e)}", e);
+            throw new MachineException($"cannot create PID file: Could not create '{settings.PidFile}': {HostException.TextOf(e)}", e);
         }
     }
 
@@ -107,7 +109,15 @@ internal static class Program
     {
         if (settings.LogFile == null)
             return -1;
-        int fd = settings.LogFile == "-" ? 2 : Descriptors.Create(settings.LogFile);
+        int fd;
+        try
+        {
+            fd = settings.LogFile == "-" ? 2 : Descriptors.Create(settings.LogFile);
+        }
+        catch (IOException e)
+        {
+            throw new MachineException($"Error opening logfile {e.Message}", e);
+        }
         if (settings.LogEvents || settings is { LogExits: false, LogExecution: false })
             pc.EventRaised += e => Write(fd, $"{DateTime.UtcNow:HH:mm:ss.fff} {e.Name}{string.Concat(e.Data.Select(d => $" {d.Name}={d.Value}"))}\n");
         return fd;

@@ -9,10 +9,11 @@ internal sealed class UsageException(string message) : Exception(message);
 internal sealed record DriveSpec(string Text, List<KeyValuePair<string, string>> Values);
 
 /// <summary>A <c>-mon</c>, <c>-monitor</c> or <c>-qmp</c>.</summary>
+/// <param name="Option">the option as it was given, for messages.</param>
 /// <param name="Device">the character device's description, or <c>chardev:ID</c>.</param>
 /// <param name="IsQmp">speaks QMP.</param>
 /// <param name="Pretty">QMP with line breaks.</param>
-internal sealed record MonitorSpec(string Device, bool IsQmp, bool Pretty);
+internal sealed record MonitorSpec(string Option, string Device, bool IsQmp, bool Pretty);
 
 /// <summary>Everything that the command line says, in the order it was said where that matters.</summary>
 internal sealed class Settings
@@ -63,6 +64,10 @@ internal sealed class Settings
     internal string Vga { get; set; } = "std";
     internal string RtcBase { get; set; } = "utc";
     internal string Name { get; set; } = "";
+
+    /// <summary>What ps and top call the process; null: as it was started.</summary>
+    internal string? ProcessName { get; set; }
+
     internal Guid Uuid { get; set; }
     internal string? PidFile { get; set; }
     internal bool Daemonize { get; set; }

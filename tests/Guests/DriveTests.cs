@@ -76,27 +76,29 @@ public sealed class DriveTests : IDisposable
 
         using var guest = Linux("-drive", Broken("a", "if=virtio,cache=writeback"), "-drive", Broken("b", "if=virtio,cache=writethrough"),
             "-drive", Broken("c", "if=virtio,cache=unsafe"), "-drive", Broken("d", "if=ide,cache=directsync"), "-drive", Broken("e", "if=ide,cache=none"));
+        // Linux names disks of one channel in the order in which it comes to them.
+        string sda = guest.Ask("ls /sys/class/scsi_device/0:0:0:0/device/block"), sdb = guest.Ask("ls /sys/class/scsi_device/0:0:1:0/device/block");
         string Says(string disk) => guest.Ask($"cat /sys/block/{disk}/queue/write_cache");
         Assert.Equal("write back", Says("vda"));
         Assert.Equal("write through", Says("vdb"));
         Assert.Equal("write back", Says("vdc"));
-        Assert.Equal("write through", Says("sda"));
-        Assert.Equal("write back", Says("sdb"));
+        Assert.Equal("write through", Says(sda));
+        Assert.Equal("write back", Says(sdb));
         int Write(string disk, string how) => guest.TryAsk($"dd if=/dev/zero of=/dev/{disk} bs=4096 count=1 {how}").Status;
         // Direct writes alone: only a device without a cache flushes them.
         Assert.Equal(0, Write("vda", "oflag=direct"));
         Assert.Equal(1, Write("vdb", "oflag=direct"));
         Assert.Equal(0, Write("vdc", "oflag=direct"));
-        Assert.Equal(1, Write("sda", "oflag=direct"));
-        Assert.Equal(0, Write("sdb", "oflag=direct"));
+        Assert.Equal(1, Write(sda, "oflag=direct"));
+        Assert.Equal(0, Write(sdb, "oflag=direct"));
         // Flushes by the guest: cache=unsafe ignores them.
         Assert.Equal(1, Write("vda", "conv=fsync"));
         Assert.Equal(0, Write("vdc", "conv=fsync"));
-        Assert.Equal(1, Write("sdb", "conv=fsync"));
+        Assert.Equal(1, Write(sdb, "conv=fsync"));
         // The guest may switch the cache.
         guest.Ask("echo 'write back' >/sys/class/scsi_disk/0:0:0:0/cache_type");
-        Assert.Equal("write back", Says("sda"));
-        Assert.Equal(0, Write("sda", "oflag=direct"));
+        Assert.Equal("write back", Says(sda));
+        Assert.Equal(0, Write(sda, "oflag=direct"));
         // O_DIRECT for those who asked for it (open(2): 040000 in fdinfo's octal flags).
         foreach (var (name, direct) in ((string, bool)[])[("a", false), ("b", false), ("c", false), ("d", true), ("e", true)])
             Assert.Equal(direct, (guest.FlagsOf(At(name)) & 0x4000) != 0);
@@ -252,6 +254,12 @@ public sealed class DriveTests : IDisposable
     [InlineData("logical_block_size must be 512 for IDE", "-blockdev", "null-co,node-name=a,size=1M", "-device", "ide-hd,drive=a,logical_block_size=4096")]
     [InlineData("Permission conflict on node 'a'", "-blockdev", "null-co,node-name=a,size=1M", "-device", "ide-hd,drive=a", "-device", "ide-hd,drive=a")]
     [InlineData("Permission conflict on node 'a'", "-blockdev", "null-co,node-name=a,size=1M", "-blockdev", "raw,node-name=b,file=a", "-device", "ide-hd,drive=a")]
+    [InlineData("required by block device 'one' (uses node 'a' as 'root' child) and unshared by block device 'two' (uses node 'a' as 'root' child).",
+        "-blockdev", "null-co,node-name=a,size=1M", "-device", "ide-hd,drive=a,id=one,share-rw=on", "-device", "ide-hd,drive=a,id=two")]
+    [InlineData("required by node 'b' (uses node 'a' as 'file' child) and unshared by node 'c' (uses node 'a' as 'file' child).", "-blockdev", "null-co,node-name=a,size=1M",
+        "-blockdev", "raw,node-name=b,file=a", "-blockdev", "raw,node-name=c,file=a", "-device", "ide-hd,drive=b", "-device", "ide-hd,drive=c")]
+    [InlineData("Bus 'nobus' not found", "-device", "virtio-blk-pci,bus=nobus")]
+    [InlineData("No 'PCI' bus found for device 'virtio-blk-pci'", "-M", "isapc", "-device", "virtio-blk-pci")]
     [InlineData("Drive 'a' is already in use by another device", "-drive", "driver=null-co,id=a,if=none,size=1M", "-device", "ide-hd,drive=a", "-device", "ide-hd,drive=a")]
     public void What_cannot_be_is_one_line_that_names_the_option(string text, params string[] arguments)
     {

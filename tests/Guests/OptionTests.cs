@@ -229,10 +229,11 @@ public sealed class OptionTests : IDisposable
     public void It_goes_to_the_background_with_a_pid_file_and_a_log()
     {
         var (status, _, error) = Tool.Try(Repository.Program, "-accel", Guest.Accelerator, "-display", "none", "-m", "16", "-S", "-kernel", EchoKernel.Path, "-daemonize", "-pidfile", At("pid"),
-            "-qmp", $"unix:{At("qmp")},server,nowait", "-serial", "null", "-d", "events", "-D", At("log"));
+            "-qmp", $"unix:{At("qmp")},server,nowait", "-serial", "null", "-d", "events", "-D", At("log"), "-name", "box,process=box-1,debug-threads=on");
         Assert.True(status == 0, error);
         using var process = Process.GetProcessById(int.Parse(File.ReadAllText(At("pid")), System.Globalization.CultureInfo.InvariantCulture));
         Assert.False(process.HasExited);
+        Assert.Equal("box-1\n", File.ReadAllText($"/proc/{process.Id}/comm"));
         using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         socket.Connect(new UnixDomainSocketEndPoint(At("qmp")));
         using var reader = new StreamReader(new NetworkStream(socket));
@@ -271,8 +272,25 @@ public sealed class OptionTests : IDisposable
     [InlineData("cannot set up guest memory 'pc.ram': Cannot allocate memory", "-m", "60T")]
     [InlineData("could not load PC BIOS 'nofile'", "-bios", "nofile")]
     [InlineData("Failed to bind socket to /nowhere/x: No such file or directory", "-monitor", "unix:/nowhere/x,server,nowait")]
-    [InlineData("cannot create PID file: No such file or directory", "-pidfile", "/nowhere/x")]
+    [InlineData("cannot create PID file: Could not create '/nowhere/x': No such file or directory", "-pidfile", "/nowhere/x")]
+    [InlineData("Error opening logfile /nowhere/x: No such file or directory", "-D", "/nowhere/x")]
+    [InlineData("-serial tcp::1,server,colour=red: Invalid parameter 'colour'", "-serial", "tcp::1,server,colour=red")]
+    [InlineData("-serial unix:/nowhere/x: Failed to connect to '/nowhere/x': No such file or directory", "-serial", "unix:/nowhere/x")]
+    [InlineData("-serial chardev:c: chardev \"c\" not found", "-serial", "chardev:c")]
+    [InlineData("-parallel chardev:c: Device 'c' is in use", "-chardev", "null,id=c", "-serial", "chardev:c", "-parallel", "chardev:c")]
+    [InlineData("-chardev file,id=f,path=/nowhere/x: Could not open '/nowhere/x': No such file or directory", "-chardev", "file,id=f,path=/nowhere/x")]
+    [InlineData("-monitor pigeon: 'pigeon' is not a valid char driver", "-monitor", "pigeon")]
+    [InlineData("-mon chardev=c,mode=x: Parameter 'mode' does not accept value 'x'", "-chardev", "null,id=c", "-mon", "chardev=c,mode=x")]
+    [InlineData("'pretty' is not compatible with HMP monitors", "-chardev", "null,id=c", "-mon", "chardev=c,pretty=on")]
+    [InlineData("Parameter 'acpi' expects 'on' or 'off'", "-M", "pc,acpi=perhaps")]
+    [InlineData("Parameter 'menu' expects 'on' or 'off'", "-boot", "menu=perhaps")]
+    [InlineData("Invalid boot device 'z'", "-boot", "order=az")]
+    [InlineData("Boot device 'a' was given twice", "-boot", "aca")]
+    [InlineData("invalid option value 'sundial'", "-rtc", "clock=sundial")]
+    [InlineData("Invalid SMP CPUs 300", "-smp", "300")]
+    [InlineData("-fw_cfg opt/x: name, plus exactly one of file and string, are needed", "-fw_cfg", "opt/x")]
     [InlineData("invalid datetime format", "-rtc", "base=yesterday")]
+    [InlineData("invalid datetime format", "-rtc", "base=2020-02-30")]
     [InlineData("unknown log item 'weather'", "-d", "weather")]
     [InlineData("-serial: requires an argument", "-serial")]
     public void A_wrong_option_is_one_line_and_status_1(string text, params string[] arguments)

@@ -10,6 +10,7 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
     private readonly Dictionary<string, CharDevice> _named = [];
     private readonly List<CharDevice> _all = [];
     private readonly Dictionary<string, Multiplexer> _multiplexers = [];
+    private readonly HashSet<string> _taken = [];
     private bool _terminalTaken;
 
     /// <summary>Run by Ctrl-A x.</summary>
@@ -61,7 +62,9 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
     {
         if (_multiplexers.TryGetValue("\0" + id, out var mux))
             return mux.AddChannel(id);
-        return _named.TryGetValue(id, out var device) ? device : throw new MachineException($"chardev \"{id}\" not found");
+        if (!_named.TryGetValue(id, out var device))
+            throw new MachineException($"chardev \"{id}\" not found");
+        return _taken.Add(id) ? device : throw new MachineException($"Device '{id}' is in use");
     }
 
     private CharDevice Plain(string text, string id)
@@ -216,7 +219,7 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         }
         catch (IOException e)
         {
-            throw new MachineException($"Failed to open '{path}': {e.Message[(e.Message.IndexOf(": ", StringComparison.Ordinal) + 2)..]}", e);
+            throw new MachineException($"Could not open '{path}': {e.Message[(e.Message.IndexOf(": ", StringComparison.Ordinal) + 2)..]}", e);
         }
     }
 
@@ -229,7 +232,7 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
         }
         catch (IOException e)
         {
-            throw new MachineException($"Failed to open '{path}': {e.Message[(e.Message.IndexOf(": ", StringComparison.Ordinal) + 2)..]}", e);
+            throw new MachineException($"Could not open '{path}': {e.Message[(e.Message.IndexOf(": ", StringComparison.Ordinal) + 2)..]}", e);
         }
     }
 }

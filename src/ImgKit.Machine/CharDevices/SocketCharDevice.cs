@@ -55,7 +55,10 @@ public sealed class SocketCharDevice : HostCharDevice
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
         {
             socket.Dispose();
-            throw new MachineException($"{(use.Listens ? "Failed to bind socket to" : "Failed to connect to")} {address}: {HostException.TextOf(e)}", e);
+            // The runtime has no word of its own for a path that is not there.
+            bool isMissing = !use.Listens && address is UnixDomainSocketEndPoint && !File.Exists(address.ToString());
+            throw new MachineException(use.Listens ? $"Failed to bind socket to {address}: {HostException.TextOf(e)}"
+                : $"Failed to connect to '{address}': {(isMissing ? "No such file or directory" : HostException.TextOf(e))}", e);
         }
     }
 

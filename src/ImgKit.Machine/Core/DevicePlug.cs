@@ -44,9 +44,20 @@ public sealed class DevicePlug
             string[] parts = addr.Split('.');
             if (parts.Length > 2 || !TryHex(parts[0], out slot) || (parts.Length == 2 && !TryHex(parts[1], out function))
                 || slot > 31 || function > 7)
-                throw new MachineException($"Parameter 'addr' expects a PCI address, not '{addr}'");
+                throw new MachineException($"Property '{device.TypeName}.addr' doesn't take value '{addr}'");
         }
         Pci.Add(device, slot, function);
+    }
+
+    /// <summary>Throws <see cref="MachineException"/> where a device of a type has no bus to plug into, or not the one that it names.</summary>
+    public void CheckBus(DeviceType type)
+    {
+        if (type.Bus != DeviceBus.Pci)
+            return;
+        if (Options.Text("bus") is { } bus && (Pci == null || bus is not ("pci.0" or "pci")))
+            throw new MachineException($"Bus '{bus}' not found");
+        if (Pci == null)
+            throw new MachineException($"No 'PCI' bus found for device '{type.Name}'");
     }
 
     private static bool TryHex(string text, out int value)

@@ -49,7 +49,7 @@ public sealed class DeviceOptions(IReadOnlyDictionary<string, string> values)
         if (ulong.TryParse(hex ? text.AsSpan(2) : text, hex ? System.Globalization.NumberStyles.AllowHexSpecifier
                 : System.Globalization.NumberStyles.None, null, out ulong n))
             return n;
-        throw new MachineException($"Parameter '{name}' expects a number");
+        throw new MachineException($"Parameter '{name}' expects integer");
     }
 
     /// <summary>A number of bytes, with a suffix k, M, G or in 0x notation; throws <see cref="MachineException"/> where the text is none.</summary>

@@ -35,7 +35,7 @@ internal static class DriveProperties
         if (options.Text("drive") == null && type == "ide-hd")
             throw new MachineException("No drive specified");
         var source = mayBeEmpty && options.Text("drive") == null ? null : plug.Drive(type);
-        CheckUse(source, options, options.Text("id") ?? place);
+        CheckUse(plug, source, options.Text("id") ?? place);
         var drive = new Drive
         {
             Name = source?.Name ?? name,
@@ -51,6 +51,8 @@ internal static class DriveProperties
             Discard = source?.Discard ?? false,
             WriteCache = WriteCache(options) ?? source?.WriteCache ?? true,
             CacheMode = source?.CacheMode ?? "writeback",
+            DetectZeroes = source?.DetectZeroes ?? "off",
+            Limits = source?.Limits ?? new Dictionary<string, long>(),
             IsNode = source?.IsNode ?? false,
             Identity = type.StartsWith("ide-", StringComparison.Ordinal) ? Identity(options) : DriveIdentity.Default,
             Geometry = isFloppy ? DriveGeometry.Default : Geometry(options, isCdRom ? 2048 : 512),
@@ -64,21 +66,18 @@ internal static class DriveProperties
         return drive;
     }
 
-    // A drive has one device. A node may have several that only read.
-    private static void CheckUse(Drive? source, DeviceOptions options, string device)
+    // A drive has one device. A node may have several, as they share it.
+    private static void CheckUse(DevicePlug plug, Drive? source, string device)
     {
-        if (source == null || options.Flag("share-rw", false))
-            return;
         if (source is { AttachedTo: not null, IsNode: false })
             throw new MachineException($"Drive '{source.Name}' is already in use by another device");
-        if (source.IsReadOnly)
+        if (source is not { IsNode: true, Media: { } node })
             return;
-        string unshared = $"unshared by block device '{device}' (uses node '{source.Name}' as 'root' child).";
-        if (source.AttachedTo != null)
-            throw new MachineException($"Permission conflict on node '{source.Name}': permissions 'write' are both required by block device "
-                + $"'{source.AttachedTo}' (uses node '{source.Name}' as 'root' child) and {unshared}");
-        if (source is { IsNode: true, Media.IsShared: true })
-            throw new MachineException($"Permission conflict on node '{source.Name}': permissions 'write' are both required by another node and {unshared}");
+        bool shares = plug.Options.Flag("share-rw", false);
+        plug.Machine.Nodes.Add(node, device, !source.IsReadOnly, shares);
+        if (!shares && !source.IsReadOnly && node.IsShared)
+            throw new MachineException($"Permission conflict on node '{source.Name}': permissions 'write' are both required by another node and "
+                + $"unshared by block device '{device}' (uses node '{source.Name}' as 'root' child).");
     }
 
     private static DriveIdentity Identity(DeviceOptions options)
