@@ -29,6 +29,7 @@ public sealed class CpuModel
         DropDependants();
         Name = definition.Name;
         Vendor = options.Vendor ?? definition.Vendor;
+        IsAmd = Vendor == "AuthenticAMD";
         Family = options.Family ?? definition.Family;
         Model = options.Model ?? definition.Model;
         Stepping = options.Stepping ?? definition.Stepping;
@@ -51,7 +52,7 @@ public sealed class CpuModel
     public string Vendor { get; }
 
     /// <summary>Vendor is AMD: its rules apply where the two differ (SYSCALL in legacy mode, segment loads, leaf 0x80000001).</summary>
-    public bool IsAmd => Vendor == "AuthenticAMD";
+    public bool IsAmd { get; }
 
     /// <summary>Family, extended family included.</summary>
     public int Family { get; }

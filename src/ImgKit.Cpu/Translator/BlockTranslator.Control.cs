@@ -444,7 +444,14 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitInterpreted()
     {
         EmitFlagsHere();
-        _e.MovImmediate(Host.Rcx, NewSite(0, interpreted: true));
+        uint kind = _instructions[_current].Code switch
+        {
+            Code.Syscall => Site.Syscall,
+            Code.Sysretq => Site.Sysret,
+            Code.Rdtsc => Site.ReadTimeStamp,
+            _ => 0,
+        };
+        _e.MovImmediate(Host.Rcx, NewSite(kind, interpreted: true));
         _e.Call(_stubs.Interpret);
         HaveFlags(-1);
     }

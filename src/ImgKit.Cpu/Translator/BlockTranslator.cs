@@ -32,6 +32,9 @@ internal struct Site
     /// <summary>The exception has an error code of 0.</summary>
     public const uint ErrorCode = 1 << 10;
 
+    /// <summary>In the lowest byte of an interpreted instruction's: it is one of the frequent, which need not be looked up.</summary>
+    public const uint Syscall = 1, Sysret = 2, ReadTimeStamp = 3;
+
     /// <summary>The guest's flags are in <see cref="CpuContext.SparedFlags"/>, not in the host's.</summary>
     public const uint Spared = 1 << 29;
 }

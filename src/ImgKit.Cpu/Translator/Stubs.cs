@@ -3,6 +3,9 @@ namespace ImgKit.Cpu.Translator;
 /// <summary>Why generated code came back to C#.</summary>
 internal enum ExitReason
 {
+    /// <summary>Only inside helpers: the block is left, and what comes next is known; <see cref="CpuContext.ResumeAt"/> is its address.</summary>
+    Resume = -1,
+
     /// <summary>Only inside helpers: go on in generated code.</summary>
     Continue = 0,
 
@@ -49,6 +52,7 @@ internal sealed unsafe partial class Stubs
     public const int ArithmeticFlags = 0x8D5;
 
     private readonly byte* _exit;
+    private readonly byte* _resume;
     private readonly byte* _saveFpu;
     private readonly byte* _loadFpuRaw;
     private Emitter _e;
@@ -64,6 +68,7 @@ internal sealed unsafe partial class Stubs
         _loadFpuRaw = EmitLoadFpu(false);
         LoadFpu = EmitLoadFpu(true);
         _exit = EmitExit();
+        _resume = EmitResume();
         Enter = EmitEnter(CodeArena.HasFsGsBase);
         EnterAgain = EmitEnter(false);
         Chain = EmitDataExit(ExitReason.Chain, false);
@@ -215,10 +220,25 @@ internal sealed unsafe partial class Stubs
         _e.Lea(Host.Rsp, Host.Rsp, -1, 0, -Layout.StackTag, true);
         _e.Bytes([0x48, 0x81, 0xE4, 0x00, 0x00, 0xFF, 0xFF]); // and rsp,-65536
         _e.Lea(Host.Rsp, Host.Rsp, -1, 0, Layout.StackTag, true);
+        GoOn();
+        return start;
+    }
+
+    private void GoOn()
+    {
         LoadGuest();
         // What the jump cache gave checks this.
         _e.LoadGs(Host.Rbp, Layout.Rip);
         _e.Gs(0xFF, 4, Layout.ResumeAt, false); // jmp
+    }
+
+    private byte* EmitResume()
+    {
+        Align();
+        byte* start = _e.P;
+        // Of the helper's call.
+        _e.Lea(Host.Rsp, Host.Rsp, -1, 0, 8, true);
+        GoOn();
         return start;
     }
 
@@ -290,6 +310,7 @@ internal sealed unsafe partial class Stubs
         _e.Bytes([0xFF, 0xD0]); // call rax
         _e.MovRr(Host.Rsp, Host.R12);
         _e.Bytes([0x85, 0xC0]); // test eax,eax
+        _e.Jcc(8, _resume);
         _e.Jcc(5, _exit);
         _e.Bytes([0x85, 0xDB]);
         _e.Byte(0x74);

@@ -21,7 +21,16 @@ public sealed unsafe partial class TranslatorVcpu
             ref readonly var at = ref cpu._translator.GetSite(site & (1 << Stubs.SiteBits) - 1);
             cpu.TakeFlags((at.Info & Site.Spared) != 0 && !madeFlags ? c->SparedFlags : c->HostFlags);
             var reason = body(cpu, at, value);
-            if (reason == ExitReason.Continue)
+            if (reason == ExitReason.Redispatch && !cpu._stepping)
+            {
+                byte* code = cpu.FindNext();
+                if (code != null)
+                {
+                    c->ResumeAt = (ulong)code;
+                    reason = ExitReason.Resume;
+                }
+            }
+            if (reason is ExitReason.Continue or ExitReason.Resume)
                 c->LiveIf = (byte)(c->Rflags >> 9 & 1);
             return (int)reason;
         }
@@ -170,6 +179,20 @@ public sealed unsafe partial class TranslatorVcpu
         var interpreter = _interpreter ??= new Interpreter(this, _c, Memory, _bus);
         try
         {
+            switch (at.Info & 0xFF)
+            {
+                case Site.Syscall:
+                    Syscalls.Syscall(_c, Memory, next);
+                    return ExitReason.Redispatch;
+                case Site.Sysret:
+                    Syscalls.Sysret(_c, Memory, true);
+                    return ExitReason.Redispatch;
+                case Site.ReadTimeStamp when !_stepping:
+                    ulong time = Msrs.ReadTimeStamp(_c, Memory);
+                    _c->Gpr[0] = (uint)time;
+                    _c->Gpr[2] = time >> 32;
+                    return ExitReason.Continue;
+            }
             interpreter.Execute(_translator.GetInterpreted(at.Instruction), next);
         }
         catch (GuestFault fault)

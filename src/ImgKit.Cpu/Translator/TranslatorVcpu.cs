@@ -363,10 +363,6 @@ public sealed unsafe partial class TranslatorVcpu : Vcpu
                     HandleSignal();
                     break;
                 case ExitReason.Redispatch:
-                    code = step ? null : FindNext();
-                    if (code != null)
-                        continue;
-                    break;
                 case ExitReason.Poll:
                 case ExitReason.Step:
                     break;

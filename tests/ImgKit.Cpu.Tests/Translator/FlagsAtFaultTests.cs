@@ -154,8 +154,8 @@ public sealed class FlagsAtFaultTests
 
     /// <summary>Flags from before the block, from instructions in it, some of each; then a fault; then what overwrites them.</summary>
     [Theory]
-    [InlineData(64, 4000)]
-    [InlineData(32, 2000)]
+    [InlineData(64, 2000)]
+    [InlineData(32, 1000)]
     public void Faults_in_the_middle_of_a_block_show_the_flags_of_what_came_before(int bits, int programs)
     {
         using var comparison = new HostComparison(bits, user: true);
@@ -189,8 +189,8 @@ public sealed class FlagsAtFaultTests
 
     /// <summary>A loop that walks into a page that is not there, after enough rounds to be translated as one.</summary>
     [Theory]
-    [InlineData(64, 600)]
-    [InlineData(32, 300)]
+    [InlineData(64, 300)]
+    [InlineData(32, 150)]
     public void Faults_in_a_later_round_of_a_loop_show_the_flags_of_that_round(int bits, int programs)
     {
         using var comparison = new HostComparison(bits, user: true);
