@@ -8,7 +8,7 @@ internal sealed unsafe partial class BlockTranslator
     private static bool IsHighByte(Register r) => r is Register.AH or Register.CH or Register.DH or Register.BH;
 
     /// <summary>Number of a guest general register of any size (AH counts as RAX).</summary>
-    private static int GuestNumber(Register r)
+    internal static int GuestNumber(Register r)
     {
         if (r >= Register.RAX && r <= Register.R15)
             return r - Register.RAX;

@@ -30,20 +30,7 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
 
     // ---- operands ----
 
-    private static int Number(Register r)
-    {
-        if (r >= Register.RAX && r <= Register.R15)
-            return r - Register.RAX;
-        if (r >= Register.EAX && r <= Register.R15D)
-            return r - Register.EAX;
-        if (r >= Register.AX && r <= Register.R15W)
-            return r - Register.AX;
-        if (r >= Register.AL && r <= Register.BL)
-            return r - Register.AL;
-        if (r >= Register.AH && r <= Register.BH)
-            return r - Register.AH;
-        return r - Register.SPL + 4;
-    }
+    private static int Number(Register r) => BlockTranslator.GuestNumber(r);
 
     private ulong Get(Register r)
     {
