@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Functions that make and run a machine with a working /dev/kvm: qemu-system-x86_64 under TCG (which emulates AMD-V) with the kernel of
-# Debian's cloud images and kvm-amd. Sourced, with $rig set to a folder to keep things in.
+# Functions that make and run a machine with a working /dev/kvm: the kernel of Debian's cloud images with kvm-amd in qemu-system-x86_64 under TCG, which emulates
+# AMD-V, or (RIG_VMX=1) with kvm-intel in Bochs, which emulates VT-x. Sourced, with $rig set to a folder to keep things in.
 
 # rig_package NAME: downloads and unpacks a Debian package into $rig/NAME, once.
 rig_package() {
@@ -28,7 +28,7 @@ rig_kernel() {
 }
 
 # rig_initramfs OUT PROGRAM... -- [FILE...]: busybox, programs (with the three libraries that one published ahead of time needs), files below /data;
-# standard input is the script to run. It loads the KVM modules, which lie in /mod, by itself or with load_kvm.
+# standard input is the script to run. It loads the KVM modules, which lie in /mod, by itself or with load_kvm (RIG_PARAMETERS: kvm-intel's).
 rig_initramfs() {
   local out=$1 root f
   shift
@@ -36,10 +36,11 @@ rig_initramfs() {
   chmod 755 "$root"
   mkdir -p "$root"/{bin,etc,proc,sys,dev,tmp,var/tmp,mod,data,lib64,lib/x86_64-linux-gnu}
   cp /bin/busybox "$root/bin/"
-  for f in sh mount insmod echo cat poweroff sleep ls mkdir mknod grep time head tail kill dmesg timeout md5sum tr cp sed cut rm unshare env wc chmod awk sort seq yes; do
+  for f in sh mount chroot ifconfig tee insmod echo cat poweroff sleep ls mkdir mknod grep time head tail kill dmesg timeout md5sum tr cp sed cut rm unshare env wc chmod awk sort seq yes; do
     ln -s busybox "$root/bin/$f"
   done
-  cp "$modules/virt/lib/irqbypass.ko" "$modules/arch/x86/kvm/kvm.ko" "$modules/arch/x86/kvm/kvm-amd.ko" "$root/mod/"
+  cp "$modules/virt/lib/irqbypass.ko" "$modules/arch/x86/kvm/kvm.ko" "$modules"/arch/x86/kvm/kvm-{amd,intel}.ko "$root/mod/"
+  for f in ${RIG_SHARE:+$rig_share_modules}; do cp "$modules/$f.ko" "$root/mod/"; done
   cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
   cp -L /lib/x86_64-linux-gnu/lib{c,m}.so.6 "$root/lib/x86_64-linux-gnu/"
   while [ "$1" != -- ]; do
@@ -54,7 +55,12 @@ rig_initramfs() {
   ln -s /data "$root/usr/share/seabios"
   {
     printf '%s\n' '#!/bin/sh' 'mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev' \
-      'load_kvm() { for m in irqbypass kvm kvm-amd; do insmod /mod/$m.ko; done; }' 'echo # the firmware left the line begun' 'while :; do echo kvm-rig-alive; sleep 5; done &'
+      'grep -qw vmx /proc/cpuinfo && vendor=intel || vendor=amd' "parameters='${RIG_PARAMETERS:-}'" \
+      'load_kvm() { for m in irqbypass kvm; do insmod /mod/$m.ko; done; insmod /mod/kvm-$vendor.ko $parameters; }' \
+      "enter_host() { for f in $(basename -a $rig_share_modules | xargs); do insmod /mod/\$f.ko; done" \
+      '  mkdir /host; mount -t virtiofs -o ro host /host; ifconfig lo up' \
+      '  for f in tmp var/tmp; do mount -t tmpfs none /host/$f; done; for f in dev proc sys; do mount -o bind /$f /host/$f; done' \
+      '  echo 1 >/proc/sys/vm/overcommit_memory; }' 'echo # the firmware left the line begun' 'while :; do echo kvm-rig-alive; sleep 5; done &'
     cat
     printf '%s\n' 'echo; echo kvm-rig-off; sleep 10' 'poweroff -f'
   } >"$root/init"
@@ -115,7 +121,8 @@ INIT
 # With RIG_CLOCK=instructions its clock goes by the instructions that it executes, a nanosecond each: what it measures does not depend on how busy the host is,
 # nor on what TCG takes to translate. The fast string instructions are hidden then: each byte of theirs would count as an instruction.
 rig_run() {
-  local initramfs=$1 limit=$2 tsc clock=() RIG_SILENCE=${RIG_SILENCE:-60}
+  [ -z "${RIG_VMX:-}" ] || { rig_bochs "$@"; return; }
+  local initramfs=$1 limit=$2 tsc clock=() share=() RIG_SILENCE=${RIG_SILENCE:-60}
   shift 2
   if [ "${RIG_CLOCK:-host}" = instructions ]; then
     clock=(-icount shift=0,sleep=off -cpu max,-erms,-fsrm)
@@ -125,9 +132,63 @@ rig_run() {
     gcc -O1 -o "$initramfs.tsc" tests/KvmRig/tsc.c
     tsc=$("$initramfs.tsc")
   fi
-  rig_watch "$limit" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" "${clock[@]}" \
+  [ -z "${RIG_SHARE:-}" ] || rig_share "$initramfs.share"
+  rig_watch "$limit" qemu-system-x86_64 -accel tcg -cpu max -machine pc -nographic -no-reboot -nic none -vga none -m 1G -smp "${RIG_SMP:-1}" "${clock[@]}" "${share[@]}" \
     -kernel "$kernel" -initrd "$initramfs" \
     -append "console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1" "$@"
+}
+
+# Modules by which a machine sees this host's files. With RIG_SHARE=1 enter_host mounts them (read-only, but for /tmp and /var/tmp) at /host.
+rig_share_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci fs/fuse/fuse fs/fuse/virtiofs"
+
+# rig_share SOCKET: serves them once, and sets $share to the machine's options.
+rig_share() {
+  local tries
+  rm -f "$1"
+  /usr/lib/qemu/virtiofsd --socket-path="$1" -o source=/ -o sandbox=chroot -o cache=always -o log_level=err >/dev/null 2>&1 &
+  for tries in $(seq 100); do [ ! -S "$1" ] || break; sleep 0.1; done
+  share=(-m 2G -object memory-backend-memfd,id=ram,size=2G,share=on -numa node,memdev=ram -chardev "socket,id=files,path=$1" -device vhost-user-fs-pci,chardev=files,tag=host)
+}
+
+# Spares a kernel on a slow processor the tests of its own ciphers, its certificates, and what else takes long.
+rig_quick=cryptomgr.notests\ initcall_blacklist=load_system_certificate_list,init_kprobe_trace,crypto_kdf108_init,cubictcp_register,slab_sysfs_init
+
+# rig_bochs INITRAMFS SECONDS: as rig_run, with a processor that has VT-x (and no AMD-V). RIG_MODEL: its model.
+# It executes 20 to 40 million instructions a second, so the kernel is spared what takes the longest.
+# Its clock goes by the instructions: with 20 million to a second none of the kernel's times is too short, and little is spent on waiting.
+rig_bochs() {
+  local initramfs=$1 limit=$2 d=$1.bochs
+  rm -rf "$d"
+  mkdir -p "$d/cd"
+  cp "$kernel" "$d/cd/vmlinuz"
+  cp "$initramfs" "$d/cd/initrd"
+  printf '%s\n' "linux (cd)/vmlinuz console=ttyS0,115200 panic=-1 quiet mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $rig_quick" \
+    'initrd (cd)/initrd' boot >"$d/grub.cfg"
+  grub-mkimage -O i386-pc-eltorito -p / -c "$d/grub.cfg" -o "$d/cd/loader" biosdisk iso9660 linux
+  xorriso -as mkisofs -quiet -o "$d/cd.iso" -b loader -no-emul-boot -boot-load-size 4 -boot-info-table "$d/cd" 2>/dev/null
+  rm -r "$d/cd"
+  # the debugger that Debian's has is told to go on
+  echo c >"$d/commands"
+  cat >"$d/configuration" <<CONFIGURATION
+display_library: rfb, options="timeout=0"
+megs: ${RIG_MEGABYTES:-512}
+cpu: model=${RIG_MODEL:-corei7_haswell_4770}, ips=20000000, count=1
+clock: sync=none
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/seabios/vgabios-stdvga.bin
+ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+ata0-master: type=cdrom, path=$d/cd.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev=/dev/fd/9
+speaker: enabled=0
+sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
+log: $d/log
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+CONFIGURATION
+  RIG_SILENCE=${RIG_SILENCE:-300} rig_watch "$limit" bash -c "exec 9>&1 >'$d/messages' 2>&1; exec bochs-bin -q -f '$d/configuration' -rc '$d/commands'"
 }
 
 # rig_watch SECONDS COMMAND...: runs a command whose output is the console of a machine of rig_initramfs, and prints that.
@@ -167,7 +228,7 @@ rig_watch() {
 rig_attempts() {
   local kind=$1 name=$2 initramfs=$3 limit=$4 status attempt
   for attempt in 1 2; do
-    rig_run "$initramfs" "$limit" | tee "$initramfs.console" | sed -u "s/^kvm-rig: the machine/& of $name/"
+    rig_run "$initramfs" "$limit" | tee "$initramfs.console" | sed -u "s|^kvm-rig: the machine|& of $name|"
     status=${PIPESTATUS[0]}
     grep -qE "^$kind .*: FAIL" "$initramfs.console" && break
     case $status in

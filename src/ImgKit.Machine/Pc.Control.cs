@@ -254,9 +254,14 @@ public sealed partial class Pc
     }
 
     /// <inheritdoc/>
-    public void ReportPanic()
+    public void ReportPanic(ulong[]? hyperV = null)
     {
-        RaiseEvent(new MachineEvent("GUEST_PANICKED", ("action", _options.NoShutdown ? "pause" : "poweroff")));
+        (string, object) action = ("action", _options.NoShutdown ? "pause" : "poweroff");
+        RaiseEvent(hyperV is null ? new MachineEvent("GUEST_PANICKED", action)
+            : new MachineEvent("GUEST_PANICKED", action, ("info", new (string, object)[]
+            {
+                ("type", "hyper-v"), ("arg1", hyperV[0]), ("arg2", hyperV[1]), ("arg3", hyperV[2]), ("arg4", hyperV[3]), ("arg5", hyperV[4]),
+            })));
         _vcpus.Stand();
         Post(() =>
         {

@@ -252,7 +252,7 @@ internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInt
 
     public void RetryWhenResumed(Action retry, Action forget) => _retries.Add(retry);
 
-    public void ReportPanic()
+    public void ReportPanic(ulong[]? hyperV = null)
     {
     }
 

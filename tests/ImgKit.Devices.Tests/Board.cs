@@ -120,7 +120,7 @@ internal sealed class Board : IMachineControl, IInterruptSink, IMessageInterrupt
 
     public void RetryWhenResumed(Action retry, Action forget) => Retries.Add(retry);
 
-    public void ReportPanic()
+    public void ReportPanic(ulong[]? hyperV = null)
     {
     }
 

@@ -73,7 +73,7 @@ internal sealed class TestBoard : IMachineControl, IDisposable
 
     internal List<Action> Retries { get; } = [];
 
-    public void ReportPanic() => Requests.Add("panic");
+    public void ReportPanic(ulong[]? hyperV = null) => Requests.Add("panic");
 
     public void ReportTray(string device, bool open) => Requests.Add($"tray {device} {open}");
 

@@ -26,9 +26,10 @@ programs_without_module() {
   say "demanded, no module" 1 "cannot use KVM: $1" still -accel kvm
 }
 
+# $paging: what the module uses
 programs() {
   say "check" 0 "^KVM acceleration can be used" $KVM -accel kvm,check
-  say "check names extension and paging" 0 "^nested paging: [en]pt" $KVM -accel kvm,check
+  say "check names extension and paging" 0 "^nested paging: $paging" $KVM -accel kvm,check
   say "accelerators" 0 "^This host: kvm can be used" $KVM -accel help
   say "auto takes KVM" 0 "^kvm support: enabled" still
   say "auto says nothing when it takes KVM" 0 "^0 err.log" sh -c "{ echo quit; } | $KVM -S -display none -vga none -serial none -monitor stdio -m 16 -bios bios >/dev/null 2>err.log; wc -l err.log"
@@ -47,6 +48,8 @@ programs() {
   say "an enlightenment that needs another" 1 "Hyper-V synthetic timers (hv-stimer) requires Hyper-V synthetic interrupt controller (hv-synic)" still -accel kvm -cpu host,hv-time,hv-stimer
   say "an enlightenment without its controllers" 1 "hv-synic) needs the kernel's local APICs" still -accel kvm,kernel_irqchip=off -cpu host,hv-vpindex,hv-synic
   say "all enlightenments that there are" 0 "^kvm support: enabled" still -accel kvm -cpu host,hv-passthrough
+  say "a crash that Hyper-V is told of" 0 '"GUEST_PANICKED","data":{"action":"poweroff","info":{"type":"hyper-v","arg1":16,"arg2":17,"arg3":18,"arg4":19,"arg5":20}}' \
+    sh -c "{ echo '{\"execute\": \"qmp_capabilities\"}'; echo '{\"execute\": \"cont\"}'; sleep 5; } | timeout 60 $KVM -accel kvm -cpu host,hv-crash -S -display none -vga none -serial none -monitor none -qmp stdio -m 16 -bios crash-bios"
   say "memory that cannot be had" 1 "cannot set up guest memory 'pc.ram'" still -accel kvm -m 60T
   for capability in "immediate exit|136" "read-only memory|81" "vCPU events|41"; do
     say "a kernel without ${capability%|*}" 1 "this kernel's KVM lacks: ${capability%|*}" env LD_PRELOAD="$LACK" LACK=${capability#*|} $KVM -accel kvm -S -display none -bios bios

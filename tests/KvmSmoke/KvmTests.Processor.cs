@@ -53,11 +53,12 @@ internal sealed unsafe partial class KvmTests
         using var g = Make(InterruptControllers.Machine, new KvmOptions
         {
             InterruptControllers = InterruptControllers.Machine,
-            HyperV = HyperVFeatures.Relaxed | HyperVFeatures.Time | HyperVFeatures.ProcessorIndex,
+            HyperV = HyperVFeatures.Relaxed | HyperVFeatures.Time | HyperVFeatures.ProcessorIndex | HyperVFeatures.Crash,
         });
         g.Long(a => a.hlt());
         Check.Equal("Microsoft Hv", Name(GuestCpuid(g, 0, 0x40000000, 0)), "signature");
         Check.Equal(0x31237648u, GuestCpuid(g, 0, 0x40000001, 0)[0], "interface");
+        Check.Equal(1u << 10, GuestCpuid(g, 0, 0x40000003, 0)[3], "crash registers");
         Check.Equal("KVMKVMKVM", Name(GuestCpuid(g, 0, 0x40000100, 0)), "KVM's leaves move up");
     }
 
@@ -98,6 +99,24 @@ internal sealed unsafe partial class KvmTests
         RunToEnd(g, cpu);
         Check.Equal(0x80000010u, *(uint*)(g.Ram + 0x5200), "message of an expired timer");
         Check.Sequence([0x55u, 0x56u], g.Bus.Written(0x81).Order(), "interrupts");
+    }
+
+    private static void Crash()
+    {
+        using var g = Make(InterruptControllers.Kernel, new KvmOptions { HyperV = HyperVFeatures.Crash });
+        var cpu = g.Real(a =>
+        {
+            for (uint i = 0; i < 5; i++)
+                WriteMsr(a, 0x40000100 + i, 0x10 + i, i << 28);
+            a.mov(al, 1);
+            a.@out(0x80, al);
+            WriteMsr(a, 0x40000105, 0, 1u << 31);
+            End(a);
+        });
+        g.Bus.OnPortWrite = (port, value, _) => Check.True(port != 0x80 || value != 1 || g.Bus.Crash is null, "no crash before it says so");
+        RunToEnd(g, cpu);
+        Check.True(g.Bus.Crash is not null, "a crash");
+        Check.Sequence<ulong>([0x10, 0x1000000000000011, 0x2000000000000012, 0x3000000000000013, 0x4000000000000014], g.Bus.Crash!, "its values");
     }
 
     private static void UnknownMsr()

@@ -29,6 +29,7 @@ internal sealed unsafe partial class KvmTests
         ("CPUID: hypervisor leaves, APIC id, topology", Cpuid),
         ("CPUID of a named model", NamedModel),
         ("Hyper-V leaves", HyperVLeaves),
+        ("Hyper-V crash registers", Crash),
         ("Hyper-V synthetic timers, with a message and without", SyntheticTimers),
         ("kvm-clock page", ClockPage),
         ("the guest's own debug registers", DebugRegisters),

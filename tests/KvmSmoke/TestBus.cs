@@ -22,6 +22,8 @@ internal sealed class TestBus : IVcpuBus
 
     public List<byte> EndedVectors { get; } = [];
 
+    public ulong[]? Crash { get; private set; }
+
     public byte TaskPriority { get; set; }
 
     public uint PortRead(ushort port, int size) => OnPortRead(port, size);
@@ -65,6 +67,8 @@ internal sealed class TestBus : IVcpuBus
     }
 
     public ulong ReadTimeStampCounter(Vcpu cpu) => (ulong)System.Diagnostics.Stopwatch.GetTimestamp();
+
+    public void ReportCrash(Vcpu cpu, ulong[] arguments) => Crash = arguments;
 
     public void EndOfInterrupt(Vcpu cpu, byte vector) => EndedVectors.Add(vector);
 

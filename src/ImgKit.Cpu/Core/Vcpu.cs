@@ -63,6 +63,13 @@ public interface IVcpuBus
     {
     }
 
+    /// <summary>The guest says, by the registers of Hyper-V, that it has crashed.</summary>
+    /// <param name="cpu">the processor that said so.</param>
+    /// <param name="arguments">the five values that it leaves.</param>
+    void ReportCrash(Vcpu cpu, ulong[] arguments)
+    {
+    }
+
     /// <summary>Does work while the machine's lock is held (it may be held already by this thread): hand-over of collected writes, which
     /// must keep their order.</summary>
     void UnderLock(Action work)

@@ -49,11 +49,14 @@ public enum HyperVFeatures
     /// <summary>hv-reenlightenment: MSRs that tell of a changed TSC.</summary>
     Reenlightenment = 8192,
 
+    /// <summary>hv-crash: MSRs by which a guest tells that, and why, it crashed.</summary>
+    Crash = 16384,
+
     /// <summary>What this KVM does not have is left out.</summary>
-    WhereSupported = 16384,
+    WhereSupported = 32768,
 
     /// <summary>hv-passthrough: all of them that this KVM has.</summary>
-    All = 32767,
+    All = 65535,
 }
 
 /// <summary>Names, conditions and CPUID bits of the enlightenments. Source: Microsoft TLFS, chapter 2 (feature and interface discovery: leaves
@@ -77,6 +80,7 @@ internal static class HyperV
         new(HyperVFeatures.Runtime, "runtime", "VP_RUNTIME MSR", 1 << 0, 0, 0),
         new(HyperVFeatures.Frequencies, "frequencies", "frequency MSRs", 1 << 11, 1 << 8, 0),
         new(HyperVFeatures.Spinlocks, "spinlocks", "spinlock retries", 0, 0, 0),
+        new(HyperVFeatures.Crash, "crash", "crash MSRs", 0, 1 << 10, 0),
         new(HyperVFeatures.Reset, "reset", "reset MSR", 1 << 7, 0, 0),
         new(HyperVFeatures.SyntheticInterrupts, "synic", "synthetic interrupt controller", 1 << 2, 0, 0, HyperVFeatures.ProcessorIndex),
         new(HyperVFeatures.SyntheticTimers, "stimer", "synthetic timers", 1 << 3, 0, 0, HyperVFeatures.SyntheticInterrupts | HyperVFeatures.Time),

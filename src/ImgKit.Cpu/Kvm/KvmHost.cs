@@ -9,7 +9,7 @@ namespace ImgKit.Cpu.Kvm;
 /// <summary>What this host offers for running guests on its own processor.</summary>
 /// <param name="Vendor">vendor string of /proc/cpuinfo, such as AuthenticAMD.</param>
 /// <param name="Extension">"vmx", "svm", or "" when the processor shows neither.</param>
-/// <param name="NestedPaging">"ept", "npt", or "".</param>
+/// <param name="NestedPaging">"ept", "npt", or "" when the processor has none or the kernel's module was told not to use it.</param>
 /// <param name="Problem">why /dev/kvm cannot be used, one line; null when it can.</param>
 /// <param name="ApiVersion">KVM_GET_API_VERSION, 0 when not usable.</param>
 /// <param name="Capabilities">name and value of what the kernel's KVM can do; empty when not usable.</param>
@@ -193,6 +193,18 @@ public sealed record KvmHost(
         {
             vendor = $"unknown ({e.Message})";
         }
-        return (vendor, extension, paging);
+        return (vendor, extension, paging.Length > 0 && IsOff(Module(extension), paging) ? "" : paging);
+    }
+
+    private static bool IsOff(string module, string parameter)
+    {
+        try
+        {
+            return File.ReadAllText($"/sys/module/{module}/parameters/{parameter}").Trim() is "N" or "0";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false; // not loaded
+        }
     }
 }

@@ -114,6 +114,20 @@ public sealed unsafe partial class KvmVcpu
             _run->hyperv.result = 0x12;
     }
 
+    // HV_X64_MSR_CRASH_P0 to P4 (TLFS, partition crash enlightenment): the guest's words, with the last of which the kernel came here.
+    private void ReportCrash()
+    {
+        const uint First = 0x40000100;
+        var list = new KvmList<kvm_msr_entry>(5) { Count = 5 };
+        for (uint i = 0; i < 5; i++)
+            list.Entries[(int)i].index = First + i;
+        int got = list.Call(_fd, KVM_GET_MSRS, "crash MSRs");
+        ulong[] arguments = new ulong[5];
+        for (int i = 0; i < got; i++)
+            arguments[i] = list.Entries[i].data;
+        _bus.ReportCrash(this, arguments);
+    }
+
     private void Fail(string what) => _failure = $"KVM: {what}";
 
     private string DescribeExit()

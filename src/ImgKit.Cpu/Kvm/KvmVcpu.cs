@@ -205,6 +205,9 @@ public sealed unsafe partial class KvmVcpu : Vcpu
             case KVM_EXIT_SYSTEM_EVENT when _run->system_event.type is KVM_SYSTEM_EVENT_SHUTDOWN or KVM_SYSTEM_EVENT_RESET:
                 exit = VcpuExit.Shutdown;
                 return true;
+            case KVM_EXIT_SYSTEM_EVENT when _run->system_event.type == KVM_SYSTEM_EVENT_CRASH:
+                ReportCrash();
+                return false;
             case KVM_EXIT_DEBUG:
                 exit = VcpuExit.Debug;
                 return HandleDebug();

@@ -59,7 +59,8 @@ public interface IMachineControl
     void RetryWhenResumed(Action retry, Action forget);
 
     /// <summary>The guest's kernel says that it panicked.</summary>
-    void ReportPanic();
+    /// <param name="hyperV">the five values that it gave to Hyper-V; null: it spoke to another device.</param>
+    void ReportPanic(ulong[]? hyperV = null);
 
     /// <summary>The guest has moved a drive's tray.</summary>
     void ReportTray(string device, bool open);

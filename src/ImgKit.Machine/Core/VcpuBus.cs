@@ -104,6 +104,12 @@ internal sealed class VcpuBus(MachineServices services) : IVcpuBus
             FpuError?.Invoke();
     }
 
+    public void ReportCrash(Vcpu cpu, ulong[] arguments)
+    {
+        lock (services.Lock)
+            services.Control.ReportPanic(arguments);
+    }
+
     public void UnderLock(Action work)
     {
         lock (services.Lock)

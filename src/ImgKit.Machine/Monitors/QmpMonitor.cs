@@ -90,20 +90,35 @@ public sealed class QmpMonitor
                 WriteTime(w);
                 w.WriteString("event", e.Name);
                 if (e.Data.Length > 0)
-                {
-                    w.WriteStartObject("data");
-                    foreach (var (name, value) in e.Data)
-                        if (value is bool b)
-                            w.WriteBoolean(name, b);
-                        else if (value is long n)
-                            w.WriteNumber(name, n);
-                        else
-                            w.WriteString(name, value.ToString());
-                    w.WriteEndObject();
-                }
+                    WriteData(w, "data", e.Data);
                 w.WriteEndObject();
             });
         });
+    }
+
+    private static void WriteData(Utf8JsonWriter w, string key, (string Name, object Value)[] data)
+    {
+        w.WriteStartObject(key);
+        foreach (var (name, value) in data)
+            switch (value)
+            {
+                case bool b:
+                    w.WriteBoolean(name, b);
+                    break;
+                case long n:
+                    w.WriteNumber(name, n);
+                    break;
+                case ulong n:
+                    w.WriteNumber(name, n);
+                    break;
+                case (string, object)[] inner:
+                    WriteData(w, name, inner);
+                    break;
+                default:
+                    w.WriteString(name, value.ToString());
+                    break;
+            }
+        w.WriteEndObject();
     }
 
     private void Take()

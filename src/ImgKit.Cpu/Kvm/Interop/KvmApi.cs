@@ -97,6 +97,7 @@ internal static class KvmApi
 
     public const uint KVM_SYSTEM_EVENT_SHUTDOWN = 1;
     public const uint KVM_SYSTEM_EVENT_RESET = 2;
+    public const uint KVM_SYSTEM_EVENT_CRASH = 3;
 
     public const uint KVM_MSR_EXIT_REASON_UNKNOWN = 2;
 
