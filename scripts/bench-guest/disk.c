@@ -1,6 +1,6 @@
 // The disk rows of scripts/bench-vm inside the guest: PID 1 of an initramfs that loads the drivers in /mod. For each row of the environment's
 // `rows` it says "@begin ROW", waits for a line on the console, works, says "@end ROW CHECKSUM", waits again, and powers off in the end.
-// Rows are BUS-WORK: ide or virtio; read, write (1 MiB requests, in order), rread, rwrite (4 KiB requests, anywhere, from four threads).
+// Rows are BUS-WORK: virtio, ide or scsi; read, write (1 MiB requests, in order), rread, rwrite (4 KiB requests, anywhere, from four threads).
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
@@ -101,7 +101,7 @@ int main(void)
     sleep(1);
     for (char *row = strtok(rows ? rows : "", ","); row; row = strtok(NULL, ",")) {
         writes = strstr(row, "write") != NULL;
-        disk = open(strncmp(row, "ide", 3) ? "/dev/vda" : "/dev/sda", (writes ? O_WRONLY : O_RDONLY) | O_DIRECT);
+        disk = open(strncmp(row, "virtio", 6) ? "/dev/sda" : "/dev/vda", (writes ? O_WRONLY : O_RDONLY) | O_DIRECT);
         if (disk < 0)
             fail(row);
         printf("@begin %s\n", row);

@@ -141,6 +141,8 @@ public sealed partial class Pc
     {
         lock (Services.Lock)
         {
+            foreach (var drive in _drives)
+                drive.IoStatus = "ok";
             var due = _retries.ToArray();
             _retries.Clear();
             foreach (var (retry, _) in due)

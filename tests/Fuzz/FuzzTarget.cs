@@ -30,6 +30,7 @@ internal static class FuzzTargets
         Targets.DeviceTarget.Virtio,
         Targets.DeviceTarget.Flash,
         Targets.DeviceTarget.FirmwareConfig,
+        new Targets.PcTarget(),
         new Targets.TranslatorTarget(),
     ];
 }

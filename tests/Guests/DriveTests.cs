@@ -270,4 +270,51 @@ public sealed class DriveTests : IDisposable
         Assert.Contains(text, error);
         Assert.DoesNotContain("   at ", error);
     }
+
+    /// <summary>A raw disk whose block at 2 MiB fails once, as -drive has it.</summary>
+    private string Failing(string name, string operation, int errno, string more)
+    {
+        Full(name);
+        return $"id={name},format=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename={At(name)},file.inject-error.0.event=none,"
+            + $"file.inject-error.0.iotype={operation},file.inject-error.0.errno={errno},file.inject-error.0.sector=4096,file.inject-error.0.once=on,{more}";
+    }
+
+    [Fact]
+    public void A_failed_request_of_any_bus_follows_the_policies()
+    {
+        const int NoSpace = 28, Broken = 5;
+        (string Name, string Device, string Operation, int Errno, string Policy, string Action)[] cases =
+        [
+            ("v-stop", "vda", "write", Broken, "if=virtio,werror=stop", "stop"), ("v-ignore", "vdb", "write", Broken, "if=virtio,werror=ignore", "ignore"),
+            ("v-space", "vdc", "write", NoSpace, "if=virtio", "stop"), ("v-report", "vdd", "write", Broken, "if=virtio,werror=enospc", "report"),
+            ("v-read", "vde", "read", Broken, "if=virtio,rerror=stop", "stop"), ("i-space", "0:0:0:0", "write", NoSpace, "if=ide", "stop"),
+            ("i-read", "0:0:1:0", "read", Broken, "if=ide,rerror=stop", "stop"),
+        ];
+        using var guest = Linux([.. cases.SelectMany(c => (string[])["-drive", Failing(c.Name, c.Operation, c.Errno, c.Policy)])]);
+        foreach (var c in cases)
+        {
+            string disk = c.Device.Contains(':') ? guest.Ask($"ls /sys/class/scsi_device/{c.Device}/device/block") : c.Device;
+            guest.Qmp("query-status");
+            var end = guest.Begin(c.Operation == "read" ? $"dd if=/dev/{disk} of=/dev/null bs=4096 skip=512 count=1 iflag=direct"
+                : $"dd if=/dev/zero of=/dev/{disk} bs=4096 seek=512 count=1 oflag=direct");
+            var data = guest.WaitForEvent("BLOCK_IO_ERROR", 30).GetProperty("data");
+            Assert.Equal((c.Name, c.Operation, c.Action, c.Errno == NoSpace), (data.GetProperty("device").GetString()!, data.GetProperty("operation").GetString()!,
+                data.GetProperty("action").GetString()!, data.GetProperty("nospace").GetBoolean()));
+            if (c.Action == "stop")
+            {
+                guest.WaitForEvent("STOP", 30);
+                Assert.Equal("io-error", guest.Qmp("query-status").GetProperty("status").GetString());
+                Assert.Contains($"I/O status:       {(c.Errno == NoSpace ? "nospace" : "failed")}", guest.Hmp($"info block {c.Name}"));
+                guest.Qmp("cont");
+                Assert.DoesNotContain("I/O status", guest.Hmp($"info block {c.Name}"));
+            }
+            // What was tried again went well, and so did what the policy hid. ATA drivers try by themselves.
+            Assert.Equal(c.Name == "v-report" ? 1 : 0, end(60).Status);
+        }
+        guest.LeaveShell();
+        Assert.Equal(0, File.ReadAllBytes(At("v-stop"))[2 << 20]);
+        Assert.Equal(0x11, File.ReadAllBytes(At("v-ignore"))[2 << 20]);
+        Assert.Equal(0, File.ReadAllBytes(At("v-space"))[2 << 20]);
+        Assert.Equal(0, File.ReadAllBytes(At("i-space"))[2 << 20]);
+    }
 }

@@ -80,16 +80,22 @@ internal sealed class Guest : IDisposable
     }
 
     /// <summary>As <see cref="Ask"/>, whatever its exit status.</summary>
-    internal (int Status, string Output) TryAsk(string command, int seconds = 60)
+    internal (int Status, string Output) TryAsk(string command, int seconds = 60) => Begin(command)(seconds);
+
+    /// <summary>Begins a command in the guest's shell. Returns what waits for its end.</summary>
+    internal Func<int, (int Status, string Output)> Begin(string command)
     {
         string mark = $"={++_asked}=\r\n";
         int start = Serial.Length;
         Type($"{command}; echo =$?={_asked}=\n");
-        WaitFor(() => Serial.IndexOf(mark, start, StringComparison.Ordinal) >= 0, $"end of '{command}'", seconds);
-        string text = Serial[start..];
-        text = text[..text.IndexOf(mark, StringComparison.Ordinal)];
-        int at = text.LastIndexOf('=');
-        return (int.Parse(text[(at + 1)..], System.Globalization.CultureInfo.InvariantCulture), text[..at].Trim());
+        return seconds =>
+        {
+            WaitFor(() => Serial.IndexOf(mark, start, StringComparison.Ordinal) >= 0, $"end of '{command}'", seconds);
+            string text = Serial[start..];
+            text = text[..text.IndexOf(mark, StringComparison.Ordinal)];
+            int at = text.LastIndexOf('=');
+            return (int.Parse(text[(at + 1)..], System.Globalization.CultureInfo.InvariantCulture), text[..at].Trim());
+        };
     }
 
     /// <summary>Runs a command of the monitor for people.</summary>

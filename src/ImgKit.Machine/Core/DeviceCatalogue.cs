@@ -57,7 +57,7 @@ public static class DeviceCatalogue
     {
         var text = new StringBuilder($"{type.Name} options:\n");
         foreach (var p in type.Properties.OrderBy(p => p.Name, StringComparer.Ordinal))
-            text.Append($"  {p.Name}=<{p.Kind}>".PadRight(25)).Append($"- {p.Help}\n");
+            text.Append($"  {p.Name}=<{p.Kind}>".PadRight(24)).Append($" - {p.Help}\n");
         return text.ToString();
     }
 }

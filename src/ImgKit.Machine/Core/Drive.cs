@@ -123,6 +123,9 @@ public sealed class Drive
     /// <summary>Bytes of the medium; 0 without one.</summary>
     public long Length => Media?.Length ?? 0;
 
+    /// <summary>What the last request that stopped the machine died of: ok, failed or nospace, as QMP's <c>io-status</c>.</summary>
+    public string IoStatus { get; set; } = "ok";
+
     /// <summary>Decides on a failure.</summary>
     public ErrorPolicy Decide(bool isRead, Exception error)
     {

@@ -17,7 +17,9 @@ internal static class BlockInfo
     internal static void Write(Utf8JsonWriter w, Drive d)
     {
         w.WriteStartObject();
-        w.WriteString("io-status", "ok");
+        // Floppy drives have no error policies to tell of.
+        if (!d.IsRemovable || d.IsCdRom)
+            w.WriteString("io-status", d.IoStatus);
         w.WriteString("device", d.IsNode ? "" : d.Name);
         w.WriteBoolean("locked", d.IsLocked);
         w.WriteBoolean("removable", d.IsRemovable);

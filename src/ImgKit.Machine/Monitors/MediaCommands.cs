@@ -197,6 +197,8 @@ internal static class MediaCommands
                 text.Append($"{d.Name} (#{d.Name}): {d.FileName} ({d.Media.DriverName}{(d.IsReadOnly ? ", read-only" : "")})\n");
             if (d.AttachedTo != null)
                 text.Append($"    Attached to:      {d.AttachedTo}\n");
+            if (d.IoStatus != "ok")
+                text.Append($"    I/O status:       {d.IoStatus}\n");
             if (d.IsRemovable)
                 text.Append($"    Removable device: {(d.IsLocked ? "" : "not ")}locked, tray {(d.IsTrayOpen ? "open" : "closed")}\n");
             if (d.Media != null)

@@ -132,6 +132,7 @@ internal sealed unsafe class DriveRequest(MachineServices services, Drive drive,
                 policy switch { ErrorPolicy.Stop => "stop", ErrorPolicy.Ignore => "ignore", _ => "report" }, Drive.IsNoSpace(_failure));
             if (policy == ErrorPolicy.Stop)
             {
+                drive.IoStatus = Drive.IsNoSpace(_failure) ? "nospace" : "failed";
                 // Tried again when the machine goes on; until then the device is busy.
                 if (!_retrying)
                 {
