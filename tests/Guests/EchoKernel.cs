@@ -8,39 +8,9 @@ namespace ImgKit.Guests;
 internal static class EchoKernel
 {
     /// <summary>The kernel's file, made once by as and ld.</summary>
-    internal static string Path { get; } = Make();
+    internal static string Path { get; } = Assembly.MakeShell(Commands);
 
-    private const string Source = """
-            .set MAGIC, 0x1BADB002
-            .section .text
-            .long MAGIC, 0, -MAGIC
-            .globl _start
-        _start:
-            movl $0x280000, %esp
-            movl $ready, %esi
-        1:  lodsb
-            testb %al, %al
-            jz next
-            call put
-            jmp 1b
-        ready: .asciz "ready\n"
-        put:
-            movb %al, %bl
-            movw $0x3FD, %dx
-        2:  inb %dx, %al
-            testb $0x20, %al
-            jz 2b
-            movb %bl, %al
-            movw $0x3F8, %dx
-            outb %al, %dx
-            ret
-        next:
-            movw $0x3FD, %dx
-            inb %dx, %al
-            testb $1, %al
-            jz next
-            movw $0x3F8, %dx
-            inb %dx, %al
+    private const string Commands = """
             cmpb $'q', %al
             je quit
             cmpb $'r', %al
@@ -54,29 +24,29 @@ internal static class EchoKernel
             cmpb $'d', %al
             je debug
             call put
-            jmp next
+            jmp listen
         quit:
             movw $0x501, %dx
             movl $1, %eax
             outl %eax, %dx
-            jmp next
+            jmp listen
         panic:
             movw $0x505, %dx
             movb $1, %al
             outb %al, %dx
-            jmp next
+            jmp listen
         debug:
             movb $'e', %al
             outb %al, $0xE9
             movw $0x402, %dx
             movb $'f', %al
             outb %al, %dx
-            jmp next
+            jmp listen
         reset:
             movw $0xCF9, %dx
             movb $6, %al
             outb %al, %dx
-            jmp next
+            jmp listen
         hex:
             movb %al, %cl
             shrb $4, %al
@@ -97,7 +67,7 @@ internal static class EchoKernel
             jne 3b
             movb $'.', %al
             call put
-            jmp next
+            jmp listen
         write:
             movw $0x1F2, %dx
             movb $1, %al
@@ -132,18 +102,7 @@ internal static class EchoKernel
             jz 7f
             movb $'E', %al
         7:  call put
-            jmp next
+            jmp listen
 
         """;
-
-    private static string Make()
-    {
-        string folder = Directory.CreateTempSubdirectory("echo").FullName;
-        AppDomain.CurrentDomain.ProcessExit += (_, _) => Directory.Delete(folder, true);
-        string source = System.IO.Path.Combine(folder, "kernel.s"), code = System.IO.Path.Combine(folder, "kernel.o"), kernel = System.IO.Path.Combine(folder, "kernel");
-        File.WriteAllText(source, Source);
-        Tool.Run("as", "--32", "-o", code, source);
-        Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", kernel, code);
-        return kernel;
-    }
 }

@@ -199,9 +199,7 @@ public sealed class KernelTests
         try
         {
             string At(string name) => Path.Combine(folder, name);
-            File.WriteAllText(At("kernel.s"), Pvh);
-            Tool.Run("as", "--32", "-o", At("kernel.o"), At("kernel.s"));
-            Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "--section-start=.note.Xen=0x210000", "-o", At("kernel32"), At("kernel.o"));
+            Assembly.Make(At("kernel32"), Pvh, "0x200000", "-e", "_start", "--section-start=.note.Xen=0x210000");
             Tool.Run("objcopy", "-O", format, At("kernel32"), At("kernel"));
             File.WriteAllText(At("disk"), "the disk");
             using var guest = new Guest("-m", "32", "-kernel", At("kernel"), "-append", "a line", "-initrd", At("disk"), "-device", "isa-debug-exit,iosize=4");
@@ -221,9 +219,7 @@ public sealed class KernelTests
         try
         {
             string At(string name) => Path.Combine(folder, name);
-            File.WriteAllText(At("kernel.s"), Multiboot);
-            Tool.Run("as", "--32", "-o", At("kernel.o"), At("kernel.s"));
-            Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x200000", "-z", "max-page-size=4096", "-o", At("kernel"), At("kernel.o"));
+            Assembly.Make(At("kernel"), Multiboot, "0x200000", "-e", "_start");
             File.WriteAllText(At("one"), "first");
             File.WriteAllText(At("two"), "second");
             using var guest = new Guest("-m", "32", "-kernel", At("kernel"), "-append", "to be or not", "-initrd", $"{At("one")} a b,{At("two")}",

@@ -80,9 +80,7 @@ public sealed class NumericErrorTests
         try
         {
             string At(string name) => Path.Combine(folder, name);
-            File.WriteAllText(At("boot.s"), Program);
-            Tool.Run("as", "--32", "-o", At("boot.o"), At("boot.s"));
-            Tool.Run("ld", "-m", "elf_i386", "-Ttext", "0x7C00", "--oformat", "binary", "-o", At("disk"), At("boot.o"));
+            Assembly.Make(At("disk"), Program, "0x7C00", "--oformat", "binary");
             // Under KVM it is the host's processor that decides, and an exception.
             using var guest = new Guest("-accel", "soft", "-m", "16", "-drive", $"file={At("disk")},format=raw", "-device", "isa-debug-exit,iosize=4");
             Assert.Equal(33, guest.WaitForExit(60));

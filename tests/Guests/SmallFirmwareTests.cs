@@ -32,12 +32,7 @@ public sealed class SmallFirmwareTests : IDisposable
 
     private readonly string _folder = Directory.CreateTempSubdirectory("firmware").FullName;
 
-    public SmallFirmwareTests()
-    {
-        File.WriteAllText(At("rom.s"), Firmware);
-        Tool.Run("/usr/bin/as", "--32", "-o", At("rom.o"), At("rom.s"));
-        Tool.Run("/usr/bin/objcopy", "-O", "binary", "-j", ".text", At("rom.o"), At("rom"));
-    }
+    public SmallFirmwareTests() => Assembly.Make(At("rom"), Firmware, "0", "--oformat", "binary");
 
     public void Dispose() => Directory.Delete(_folder, true);
 
