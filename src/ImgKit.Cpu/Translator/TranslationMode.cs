@@ -57,6 +57,15 @@ internal readonly struct TranslationMode(ulong key)
     /// <summary>Accesses must be aligned (CR0.AM, RFLAGS.AC, CPL 3).</summary>
     public bool ChecksAlignment => (key & 1 << 28) != 0;
 
+    /// <summary>Limits of the code segment that a key can tell apart.</summary>
+    public const int CodeLimits = 8;
+
+    private const int CodeLimitShift = 29;
+
+    public TranslationMode WithCodeLimit(int number) => new(key | (ulong)number << CodeLimitShift);
+
+    public ulong KeyWithoutCodeLimit => key & ~((ulong)(CodeLimits - 1) << CodeLimitShift);
+
     public SegmentClass Segment(int index) => (SegmentClass)(key >> (16 + 2 * index) & 3);
 
     public uint CodeBase => (uint)(key >> 32);

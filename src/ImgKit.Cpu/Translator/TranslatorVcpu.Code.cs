@@ -80,8 +80,8 @@ public sealed unsafe partial class TranslatorVcpu
             Memory.FlushTlb(true);
         }
         _mode = TranslationMode.From(_c, step);
-        _c->ModeKey = _mode.Key;
         NoteCodeLimit();
+        _c->ModeKey = _mode.Key;
         Memory.ModeIsCurrent();
         if (_slotOwner[_otherSlot] == _mode.Key)
         {
@@ -104,22 +104,29 @@ public sealed unsafe partial class TranslatorVcpu
         }
     }
 
-    private readonly Dictionary<ulong, uint> _codeLimits = [];
+    private readonly Dictionary<ulong, List<uint>> _codeLimits = [];
     private uint _codeLimit;
 
-    /// <summary>Code knows the limit of its segment. One below 4 GiB is not in the mode, so that all code goes when it has changed.</summary>
+    /// <summary>Code knows the limit of its segment: of those below 4 GiB that a mode has met, its key has the number.</summary>
     private void NoteCodeLimit()
     {
         _codeLimit = _c->Cs.Limit;
         if (_mode.Segment(1) is SegmentClass.Flat or SegmentClass.Based)
             return;
-        if (_codeLimits.TryGetValue(_mode.Key, out uint known))
+        if (!_codeLimits.TryGetValue(_mode.Key, out var known))
+            _codeLimits.Add(_mode.Key, known = []);
+        int number = known.IndexOf(_codeLimit);
+        if (number < 0)
         {
-            if (known == _codeLimit)
-                return;
-            ForgetAllCode();
+            if (known.Count == TranslationMode.CodeLimits)
+            {
+                ForgetAllCode();
+                known.Clear();
+            }
+            number = known.Count;
+            known.Add(_codeLimit);
         }
-        _codeLimits[_mode.Key] = _codeLimit;
+        _mode = _mode.WithCodeLimit(number);
     }
 
     /// <summary>Instructions can be at an offset in the code segment.</summary>

@@ -222,7 +222,7 @@ public sealed unsafe partial class TranslatorVcpu
     private bool HasModeChanged()
     {
         bool trap = (_c->Rflags & 1 << 8) != 0 || DebugRegisters.AnyEnabled(_c);
-        if (trap || TranslationMode.From(_c, _stepping).Key != _mode.Key || _c->Cs.Limit != _codeLimit)
+        if (trap || TranslationMode.From(_c, _stepping).Key != _mode.KeyWithoutCodeLimit || _c->Cs.Limit != _codeLimit)
             return true;
         Memory.ModeIsCurrent();
         return false;
