@@ -128,8 +128,14 @@ public static unsafe class Descriptors
             Native.SetTerminal(descriptor, 0, b);
     }
 
-    /// <summary>Opens a file for writing from its start, or from its end. Throws <see cref="IOException"/>.</summary>
-    public static int Create(string path, bool append = false) => Native.Check(Native.OpenMode(path, append ? 0x80441 : 0x80241, 0x1B6), path);
+    /// <summary>Opens a file for writing from its start, without what was in it. Throws <see cref="IOException"/>.</summary>
+    public static int Create(string path) => Native.Check(Native.OpenMode(path, 0x80241, 0x1B6), path);
+
+    /// <summary>Opens a file, or makes it, for writing at its end. Throws <see cref="IOException"/>.</summary>
+    public static int OpenToAppend(string path) => Native.Check(Native.OpenMode(path, 0x80441, 0x1B6), path);
+
+    /// <summary>Empties a file; pipes and devices have nothing to be emptied of.</summary>
+    public static void Truncate(int descriptor) => Native.Truncate(descriptor, 0);
 
     /// <summary>Opens a file or device for reading and writing. Throws <see cref="IOException"/>.</summary>
     public static int OpenBoth(string path) => Native.Check(Native.Open(path, 0x80102), path);

@@ -51,11 +51,16 @@ internal sealed class MachineBuilder : IDisposable
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
         var engines = new EngineChooser(s, Topology());
         var devices = ParseDevices();
-        foreach (string text in s.CharDevices)
-            With($"-chardev {text}", () => _chars.AddNamed(OptionList.Parse(text, "backend")));
+        // Images first: who starts a machine twice by mistake meets their locks before sockets and files of the first one are touched.
+        _drives = new MachineDrives(s, devices.Select(d => d.Values));
+        _drives.Open();
 
         var kernel = s.Kernel == null ? null : new BootFile(s.Kernel, "could not load kernel");
         byte[]? firmware = HasFlash ? null : kernel == null || MultibootKernel.IsMultiboot(kernel) ? FindFirmware() : NeedsFirmware(kernel, engines) ? TryFindFirmware() : null;
+        var ramDisks = LoadRamDisks();
+        var files = FirmwareFiles();
+        foreach (string text in s.CharDevices)
+            With($"-chardev {text}", () => _chars.AddNamed(OptionList.Parse(text, "backend")));
         var options = new PcOptions
         {
             MachineLock = _lock,
@@ -87,17 +92,10 @@ internal sealed class MachineBuilder : IDisposable
             StartStopped = s.StartStopped,
             ChecksFloppyRate = s.Global("isa-fdc", "check_media_rate") is not ("off" or "false" or "no"),
         };
-        LoadRamDisks(options);
+        options.InitialRamDisks.AddRange(ramDisks);
+        foreach (var (name, content) in files)
+            options.FirmwareFiles[name] = content;
         AddPorts(options);
-        foreach (string text in s.FirmwareConfig)
-            With($"-fw_cfg {text}", () => AddFirmwareFile(options, text));
-        if (s.BootSplash != null)
-            AddSplash(options, ReadFile(s.BootSplash, "failed to read splash file"));
-        // Without a screen the firmware talks over the first serial port, as the peer has it for -nographic.
-        if (s.NoGraphic)
-            options.FirmwareFiles["etc/sercon-port"] = [0xF8, 0x03];
-        _drives = new MachineDrives(s, devices.Select(d => d.Values));
-        _drives.Open();
         foreach (var p in _drives.Placed)
             if (p.Interface == DriveInterface.Ide)
                 options.IdeDrives[p.Index] = p.Drive;
@@ -198,19 +196,26 @@ internal sealed class MachineBuilder : IDisposable
         }
     }
 
-    private void LoadRamDisks(PcOptions options)
+    private List<(BootFile Content, string CommandLine)> LoadRamDisks()
     {
-        if (_settings.InitialRamDisk == null)
-            return;
+        if (_settings.InitialRamDisk is not { } text)
+            return [];
         // Multiboot modules are separated by commas, each with its arguments; a single file may have a comma in its name.
-        string text = _settings.InitialRamDisk;
-        if (File.Exists(text))
-        {
-            options.InitialRamDisks.Add((new BootFile(text, "could not load initrd"), text));
-            return;
-        }
-        foreach (string module in text.Split(','))
-            options.InitialRamDisks.Add((new BootFile(module.Split(' ')[0], "could not load initrd"), module));
+        string[] modules = File.Exists(text) ? [text] : text.Split(',');
+        return [.. modules.Select(m => (new BootFile(File.Exists(m) ? m : m.Split(' ')[0], "could not load initrd"), m))];
+    }
+
+    private Dictionary<string, byte[]> FirmwareFiles()
+    {
+        var files = new Dictionary<string, byte[]>();
+        foreach (string text in _settings.FirmwareConfig)
+            With($"-fw_cfg {text}", () => AddFirmwareFile(files, text));
+        if (_settings.BootSplash != null)
+            AddSplash(files, ReadFile(_settings.BootSplash, "failed to read splash file"));
+        // Without a screen the firmware talks over the first serial port, as the peer has it for -nographic.
+        if (_settings.NoGraphic)
+            files["etc/sercon-port"] = [0xF8, 0x03];
+        return files;
     }
 
     private void AddPorts(PcOptions options)
@@ -258,7 +263,7 @@ internal sealed class MachineBuilder : IDisposable
     });
 
     // JPEG or BMP, told by their first bytes.
-    private static void AddSplash(PcOptions options, byte[] picture)
+    private static void AddSplash(Dictionary<string, byte[]> files, byte[] picture)
     {
         string? kind = picture.AsSpan() switch
         {
@@ -266,10 +271,10 @@ internal sealed class MachineBuilder : IDisposable
             [0x42, 0x4D, ..] => "bmp",
             _ => null,
         };
-        options.FirmwareFiles[$"bootsplash.{kind ?? throw new MachineException("splash file must be a JPEG or BMP picture")}"] = picture;
+        files[$"bootsplash.{kind ?? throw new MachineException("splash file must be a JPEG or BMP picture")}"] = picture;
     }
 
-    private static void AddFirmwareFile(PcOptions options, string text)
+    private static void AddFirmwareFile(Dictionary<string, byte[]> files, string text)
     {
         var values = OptionList.Parse(text, "name");
         string? name = values.Find(v => v.Key == "name").Value, file = values.Find(v => v.Key == "file").Value, content = values.Find(v => v.Key == "string").Value;
@@ -277,7 +282,7 @@ internal sealed class MachineBuilder : IDisposable
             throw new MachineException($"Invalid parameter '{other}'");
         if (name == null || (file == null) == (content == null))
             throw new MachineException("name, plus exactly one of file and string, are needed");
-        options.FirmwareFiles[name] = file != null ? ReadFile(file, "can't load") : Encoding.UTF8.GetBytes(content!);
+        files[name] = file != null ? ReadFile(file, "can't load") : Encoding.UTF8.GetBytes(content!);
     }
 
     private static DateTime StartDate(string text)

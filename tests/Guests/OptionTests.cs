@@ -258,6 +258,31 @@ public sealed class OptionTests : IDisposable
         Assert.Contains(text, output);
     }
 
+    [Fact]
+    public void A_start_that_fails_touches_nothing()
+    {
+        File.WriteAllText(At("log"), "of yesterday");
+        Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", At("disk"), "1M");
+        byte[] image = File.ReadAllBytes(At("disk"));
+        using var first = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path, "-drive", $"file={At("disk")}", "-monitor", $"unix:{At("monitor")},server,nowait");
+        first.Qmp("query-status");
+        // The same machine again; and one that is too large, with other disks.
+        foreach (string[] more in (string[][])[["-drive", $"file={At("disk")}", "-monitor", $"unix:{At("monitor")},server,nowait"], ["-m", "60T"], ["-cdrom", At("nodisc")], ["-bios", At("nobios")]])
+        {
+            var (status, output, error) = Tool.Try(Repository.Program, ["-accel", "soft", "-display", "none", "-serial", $"file:{At("log")}", "-pidfile", At("pid"), "-D", At("events"), .. more]);
+            Assert.Equal(1, status);
+            Assert.Empty(output);
+            Assert.NotEmpty(error);
+            Assert.Equal("of yesterday", File.ReadAllText(At("log")));
+            Assert.False(File.Exists(At("pid")));
+            Assert.False(File.Exists(At("events")));
+        }
+        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        socket.Connect(new UnixDomainSocketEndPoint(At("monitor")));
+        first.Quit();
+        Assert.Equal(image, File.ReadAllBytes(At("disk")));
+    }
+
     [Theory]
     [InlineData("bad scsi device id: 7", "-device", "lsi53c895a", "-drive", "file=/dev/null,if=none,id=d,format=raw", "-device", "scsi-hd,drive=d,scsi-id=7")]
     [InlineData("No 'SCSI' bus found for device 'scsi-hd'", "-drive", "file=/dev/null,if=none,id=d,format=raw", "-device", "scsi-hd,drive=d")]

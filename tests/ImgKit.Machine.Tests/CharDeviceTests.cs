@@ -172,6 +172,8 @@ public sealed class CharDeviceTests : IDisposable
         {
             var factory = new CharDeviceFactory(_loop, _ => { }) { Quit = () => { } };
             factory.AddNamed([new("backend", "file"), new("id", "f"), new("path", path), new("append", append)]);
+            lock (_lock)
+                factory.Start();
             factory.Named("f").Write(Encoding.ASCII.GetBytes(append));
             factory.Dispose();
             Assert.EndsWith(append, File.ReadAllText(path));

@@ -214,8 +214,9 @@ public sealed class CharDeviceFactory(EventLoop loop, Action<string> notify)
     {
         try
         {
-            int fd = Descriptors.Create(path, append);
-            return new DescriptorCharDevice(loop, $"file:{path}", -1, fd, () => Descriptors.Close(fd));
+            // What is in it stays until the machine starts.
+            int fd = Descriptors.OpenToAppend(path);
+            return new DescriptorCharDevice(loop, $"file:{path}", -1, fd, () => Descriptors.Close(fd), append ? null : () => Descriptors.Truncate(fd));
         }
         catch (IOException e)
         {

@@ -7,7 +7,7 @@ public sealed class DescriptorCharDevice : HostCharDevice
 {
     private readonly EventLoop _loop;
     private readonly int _in, _out;
-    private readonly Action? _closed;
+    private readonly Action? _closed, _started;
     private readonly Dictionary<int, EpollEvents> _watched = [];
     private bool _reads, _ended, _closedDown;
 
@@ -17,8 +17,10 @@ public sealed class DescriptorCharDevice : HostCharDevice
     /// <param name="input">descriptor to read, or -1.</param>
     /// <param name="output">descriptor to write.</param>
     /// <param name="closed">run once at the end: restores a terminal, closes descriptors.</param>
-    public DescriptorCharDevice(EventLoop loop, string description, int input, int output, Action? closed = null)
+    /// <param name="started">run once when the machine starts.</param>
+    public DescriptorCharDevice(EventLoop loop, string description, int input, int output, Action? closed = null, Action? started = null)
     {
+        _started = started;
         _loop = loop;
         Description = description;
         _in = input;
@@ -30,7 +32,11 @@ public sealed class DescriptorCharDevice : HostCharDevice
     public override string Description { get; }
 
     /// <inheritdoc/>
-    public override void Start() => Watch();
+    public override void Start()
+    {
+        _started?.Invoke();
+        Watch();
+    }
 
     private void Watch()
     {

@@ -14,7 +14,7 @@ public sealed class HumanMonitor
     private readonly List<byte> _line = [];
     private readonly List<string> _history = [];
     private int _historyAt, _escape;
-    private bool _greeted;
+    private bool _greeted, _afterReturn;
 
     /// <summary>Listens to a character device.</summary>
     public HumanMonitor(Pc pc, CharDevice device)
@@ -63,6 +63,11 @@ public sealed class HumanMonitor
                 Recall(b == 'A' ? -1 : 1);
             return;
         }
+        // Telnet ends lines by CR LF, or CR NUL (RFC 854).
+        bool isSecond = _afterReturn && b is (byte)'\n' or (byte)'\0';
+        _afterReturn = b == '\r';
+        if (isSecond)
+            return;
         switch (b)
         {
             case 0x1B:

@@ -14,7 +14,7 @@ public sealed class QmpMonitor
     private readonly bool _pretty;
     private readonly List<byte> _input = [];
     private int _depth;
-    private bool _inString, _escaped, _ready;
+    private bool _inString, _escaped, _inGarbage, _ready;
 
     /// <summary>Listens to a character device.</summary>
     public QmpMonitor(Pc pc, CharDevice device, bool pretty)
@@ -127,11 +127,14 @@ public sealed class QmpMonitor
         {
             if (_depth == 0 && b != '{')
             {
-                // White space between requests; anything else is no JSON object.
-                if (b is not ((byte)' ' or (byte)'\t' or (byte)'\r' or (byte)'\n'))
+                // White space between requests; anything else is no JSON object, which is said once.
+                bool isSpace = b is (byte)' ' or (byte)'\t' or (byte)'\r' or (byte)'\n';
+                if (!isSpace && !_inGarbage)
                     SendError(null, "GenericError", "JSON parse error, expecting value");
+                _inGarbage = !isSpace;
                 continue;
             }
+            _inGarbage = false;
             if (_input.Count == LongestRequest)
             {
                 _input.Clear();
