@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
 using ImgKit.Block;
-using ImgKit.Cpu;
+using ImgKit.Boards;
 using ImgKit.Machine;
 using ImgKit.Machine.Pci;
 
@@ -76,42 +76,18 @@ internal sealed class GuestProgram
 }
 
 /// <summary>A board whose device a program plays with.</summary>
-internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInterruptSink, IDisposable
+internal sealed class DeviceBoard : BareBoard, IInterruptSink, IMessageInterruptSink
 {
     private const ulong MemoryBase = 0x10000;
-    private readonly Lock _lock = new();
-    private readonly List<Action> _retries = [];
     private readonly List<Device> _devices = [];
 
-    internal DeviceBoard()
+    // The last quarter of the memory is not there: some addresses lead to nothing.
+    internal DeviceBoard() : base(1 << 20, [(0, 0xC0000)], 1)
     {
-        var map = new PhysicalMemoryMap();
-        var memory = new GuestMemory(1 << 20, map);
-        var space = new AddressSpace(map);
-        // The last quarter is not there: some addresses lead to nothing.
-        space.Add(AddressSpace.RamPriority, 0, 0xC0000, memory.Base, MemoryKind.Ram);
-        space.Update();
-        Loop = new EventLoop(_lock);
-        Services = new MachineServices
-        {
-            Lock = _lock,
-            Ports = new PortBus(),
-            Mmio = new MmioBus(),
-            Space = space,
-            Memory = memory,
-            Clock = new VirtualClock(_ => { }),
-            Loop = Loop,
-            Workers = new DiskWorkers(_lock, 1),
-            Control = this,
-            IsaInterrupts = this,
-            Messages = this,
-        };
+        Services.IsaInterrupts = this;
+        Services.Messages = this;
         Bus = new PciBus(this);
     }
-
-    private EventLoop Loop { get; }
-
-    internal MachineServices Services { get; }
 
     internal PciBus Bus { get; }
 
@@ -128,22 +104,12 @@ internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInt
         return device;
     }
 
-    /// <summary>Places a PCI function's BARs: ports from 0xC000, memory from 0xE0000000, 64 KiB apart.</summary>
+    /// <summary>Plugs a PCI function, its memory BARs 64 KiB apart.</summary>
     internal T Plug<T>(T device) where T : PciDevice
     {
         Bus.Add(device, -1);
         Add(device);
-        for (int bar = 0; bar < 6; bar++)
-        {
-            uint old = device.ConfigRead(0x10 + 4 * bar, 4);
-            device.ConfigWrite(0x10 + 4 * bar, uint.MaxValue, 4);
-            if (device.ConfigRead(0x10 + 4 * bar, 4) == 0)
-                continue;
-            device.ConfigWrite(0x10 + 4 * bar, (old & 1) != 0 ? 0xC000u + 0x100u * (uint)bar : 0xE0000000u + 0x10000u * (uint)bar, 4);
-            if ((old & 7) == 4)
-                device.ConfigWrite(0x10 + 4 * ++bar, 0, 4);
-        }
-        device.ConfigWrite(4, 7, 2);
+        PlaceBars(device, 0x10000);
         return device;
     }
 
@@ -174,50 +140,45 @@ internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInt
             switch (step)
             {
                 case GuestProgram.Step.Out when Ports.Length > 0:
-                    lock (_lock)
-                        Services.Ports.Write(PortOf(where), (uint)value, Math.Min(size, 4));
+                    Out(PortOf(where), (uint)value, Math.Min(size, 4));
                     break;
                 case GuestProgram.Step.In when Ports.Length > 0:
-                    lock (_lock)
-                        Services.Ports.Read(PortOf(where), Math.Min(size, 4));
+                    In(PortOf(where), Math.Min(size, 4));
                     break;
                 case GuestProgram.Step.Store when Registers.Length > 0:
-                    lock (_lock)
-                        Services.Mmio.Write(Registers[(where >> 12) % Registers.Length] + (where & 0xFFFu & ~(uint)(size - 1)), value, size);
+                    Store(Registers[(where >> 12) % Registers.Length] + (where & 0xFFFu & ~(uint)(size - 1)), value, size);
                     break;
                 case GuestProgram.Step.Load when Registers.Length > 0:
-                    lock (_lock)
-                        Services.Mmio.Read(Registers[(where >> 12) % Registers.Length] + (where & 0xFFFu & ~(uint)(size - 1)), size);
+                    Load(Registers[(where >> 12) % Registers.Length] + (where & 0xFFFu & ~(uint)(size - 1)), size);
                     break;
                 case GuestProgram.Step.Memory:
-                    lock (_lock)
+                    lock (Services.Lock)
                         Services.Memory.Write(MemoryBase + where, program.Slice(at + 4, size));
                     break;
                 case GuestProgram.Step.Drain:
-                    Services.Workers.Drain();
+                    Drain();
                     break;
                 case GuestProgram.Step.Pass:
-                    lock (_lock)
-                        Services.Clock.AdvanceTo(Services.Clock.Now + (long)(value % 2_000_000) * 1000);
+                    Pass((long)(value % 2_000_000) * 1000);
                     break;
                 case GuestProgram.Step.Config:
-                    lock (_lock)
+                    lock (Services.Lock)
                         foreach (var f in Bus.Functions)
                             f.ConfigWrite(where & 0xFF & ~3, (uint)value, 4);
                     break;
             }
         }
-        Services.Workers.Drain();
+        Drain();
         Action[] due;
-        lock (_lock)
-            due = [.. _retries];
-        _retries.Clear();
-        lock (_lock)
+        lock (Services.Lock)
+            due = [.. Retries];
+        Retries.Clear();
+        lock (Services.Lock)
             foreach (var action in due)
                 action();
-        Services.Workers.Drain();
+        Drain();
         // A state in whatever condition can be saved, and loaded, and is the same again.
-        lock (_lock)
+        lock (Services.Lock)
             foreach (var device in _devices)
             {
                 var first = new StateWriter();
@@ -225,7 +186,7 @@ internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInt
                 device.Describe(new StateReader(first.ToArray()));
                 device.Reset();
             }
-        Services.Workers.Drain();
+        Drain();
         foreach (var device in _devices)
             device.Close();
     }
@@ -236,39 +197,6 @@ internal sealed class DeviceBoard : IMachineControl, IInterruptSink, IMessageInt
 
     public void SendMessage(ulong address, uint data)
     {
-    }
-
-    public void RequestReset()
-    {
-    }
-
-    public void RequestPowerOff()
-    {
-    }
-
-    public void RequestExit(int status)
-    {
-    }
-
-    public void RetryWhenResumed(Action retry, Action forget) => _retries.Add(retry);
-
-    public void ReportPanic(ulong[]? hyperV = null)
-    {
-    }
-
-    public void ReportTray(string device, bool open)
-    {
-    }
-
-    public void ReportBlockError(string device, bool isRead, string action, bool noSpace)
-    {
-    }
-
-    public void Dispose()
-    {
-        Services.Workers.Dispose();
-        Loop.Dispose();
-        Services.Memory.Dispose();
     }
 }
 

@@ -141,7 +141,7 @@ public sealed class VirtioBlkTests : IDisposable
         ulong data = driver.Allocate(512);
         _disk.Fault = () => new IOException("broken");
         Assert.Equal(1, Request(driver, 0, 0, false, (data, 512, true)).Status);
-        Assert.Equal(["virtio0 read report"], _board.BlockErrors);
+        Assert.Equal(["block-error virtio0 read report False"], _board.Requests);
 
         // the host's disk is full: the machine stops, and the request is tried again
         const int NoSpace = 28;

@@ -1,91 +1,18 @@
 using ImgKit.Block;
-using ImgKit.Cpu;
+using ImgKit.Boards;
 using ImgKit.Machine.Chipset;
 
 namespace ImgKit.Machine.Tests;
 
-/// <summary>A board without processors: buses, 2 MiB of RAM, and a clock that is moved by hand.</summary>
-internal sealed class TestBoard : IMachineControl, IDisposable
+/// <summary>2 MiB of RAM, and a clock that is moved by hand.</summary>
+internal sealed class TestBoard : BareBoard
 {
-    internal TestBoard()
-    {
-        var map = new PhysicalMemoryMap();
-        var machineLock = new Lock();
-        Loop = new EventLoop(machineLock);
-        var space = new AddressSpace(map);
-        var memory = new GuestMemory(2 << 20, map);
-        space.Add(AddressSpace.RamPriority, 0, memory.LowSize, memory.Base, MemoryKind.Ram);
-        space.Update();
-        Services = new MachineServices
-        {
-            Lock = machineLock,
-            Ports = new PortBus(),
-            Mmio = new MmioBus(),
-            Space = space,
-            Memory = memory,
-            Clock = new VirtualClock(_ => { }),
-            Loop = Loop,
-            Workers = new DiskWorkers(machineLock, 2),
-            Control = this,
-            IsaInterrupts = Lines,
-        };
-    }
-
-    private EventLoop Loop { get; }
-
-    internal MachineServices Services { get; }
+    internal TestBoard() : base(2 << 20, [(0, 2 << 20)], 2) => Services.IsaInterrupts = Lines;
 
     /// <summary>The device under test, where a test needs it again.</summary>
     internal Device? Controller { get; set; }
 
     internal LineRecorder Lines { get; } = new();
-
-    internal List<string> Requests { get; } = [];
-
-    internal uint In(ushort port, int size = 1)
-    {
-        lock (Services.Lock)
-            return Services.Ports.Read(port, size);
-    }
-
-    internal void Out(ushort port, uint value, int size = 1)
-    {
-        lock (Services.Lock)
-            Services.Ports.Write(port, value, size);
-    }
-
-    internal void Pass(long nanoseconds)
-    {
-        lock (Services.Lock)
-            Services.Clock.AdvanceTo(Services.Clock.Now + nanoseconds);
-    }
-
-    /// <summary>Waits for disk requests; their completion takes the lock, so the test must not hold it.</summary>
-    internal void Drain() => Services.Workers.Drain();
-
-    public void RequestReset() => Requests.Add("reset");
-
-    public void RequestPowerOff() => Requests.Add("power-off");
-
-    public void RequestExit(int status) => Requests.Add($"exit {status}");
-
-    public void RetryWhenResumed(Action retry, Action forget) => Retries.Add(retry);
-
-    internal List<Action> Retries { get; } = [];
-
-    public void ReportPanic(ulong[]? hyperV = null) => Requests.Add("panic");
-
-    public void ReportTray(string device, bool open) => Requests.Add($"tray {device} {open}");
-
-    public void ReportBlockError(string device, bool isRead, string action, bool noSpace) =>
-        Requests.Add($"block-error {device} {(isRead ? "read" : "write")} {action} {noSpace}");
-
-    public void Dispose()
-    {
-        Loop.Dispose();
-        Services.Workers.Dispose();
-        Services.Memory.Dispose();
-    }
 }
 
 /// <summary>Remembers the level of lines, and how often each rose.</summary>
