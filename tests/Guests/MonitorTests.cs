@@ -174,44 +174,52 @@ public sealed class MonitorTests : IDisposable
         guest.Quit();
     }
 
-    [Theory]
-    [InlineData("stop now", "stop|s: extraneous characters at the end of line\nTry \"help stop\" for more information\n")]
-    [InlineData("sendkey a-nokey", "invalid parameter: nokey\n")]
-    [InlineData("screendump", "screendump: filename expected\nTry \"help screendump\" for more information\n")]
-    [InlineData("change ide1-cd0", "change: filename expected\nTry \"help change\" for more information\n")]
-    [InlineData("eject -f", "eject: block device name expected\nTry \"help eject\" for more information\n")]
-    [InlineData("commit ide1-cd0", "Device 'ide1-cd0' has no medium\n")]
-    [InlineData("x /2zz 0", "invalid char in format: 'z'\nTry \"help x\" for more information\n")]
-    [InlineData("xp /4xw 0xfffffff8", "00000000fffffff8: Cannot access memory\n")]
-    [InlineData("block_resize nodisk 1M", "Error: Cannot find device='nodisk' nor node-name=''\n")]
-    [InlineData("info weather", "unknown command: 'info weather'\n")]
-    [InlineData("memsave 0 16 /nowhere/x", "Error: Could not open '/nowhere/x': No such file or directory\n")]
-    [InlineData("screendump /nowhere/x", "Error: failed to open file '/nowhere/x': No such file or directory\n")]
-    [InlineData("print /d $eip - $eip - 3", "-3\n")]
-    [InlineData("help eject", "eject [-f] device -- eject a removable medium (use -f to force it)\n")]
-    public void The_human_monitor_says_what_is_wrong(string line, string answer)
+    [Fact]
+    public void The_human_monitor_says_what_is_wrong()
     {
         using var guest = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path);
-        Assert.Equal(answer, guest.Hmp(line));
+        foreach (var (line, answer) in ((string, string)[])
+        [
+            ("stop now", "stop|s: extraneous characters at the end of line\nTry \"help stop\" for more information\n"),
+            ("sendkey a-nokey", "invalid parameter: nokey\n"),
+            ("screendump", "screendump: filename expected\nTry \"help screendump\" for more information\n"),
+            ("change ide1-cd0", "change: filename expected\nTry \"help change\" for more information\n"),
+            ("eject -f", "eject: block device name expected\nTry \"help eject\" for more information\n"),
+            ("commit ide1-cd0", "Device 'ide1-cd0' has no medium\n"),
+            ("x /2zz 0", "invalid char in format: 'z'\nTry \"help x\" for more information\n"),
+            ("xp /4xw 0xfffffff8", "00000000fffffff8: Cannot access memory\n"),
+            ("block_resize nodisk 1M", "Error: Cannot find device='nodisk' nor node-name=''\n"),
+            ("info weather", "unknown command: 'info weather'\n"),
+            ("memsave 0 16 /nowhere/x", "Error: Could not open '/nowhere/x': No such file or directory\n"),
+            ("screendump /nowhere/x", "Error: failed to open file '/nowhere/x': No such file or directory\n"),
+            ("print /d $eip - $eip - 3", "-3\n"),
+            ("help eject", "eject [-f] device -- eject a removable medium (use -f to force it)\n"),
+        ])
+            Assert.Equal((line, answer), (line, guest.Hmp(line)));
     }
 
-    [Theory]
-    [InlineData("stop", "{\"now\":true}", "GenericError", "Parameter 'now' is unexpected")]
-    [InlineData("pmemsave", "{\"val\":0,\"size\":1}", "GenericError", "Parameter 'filename' is missing")]
-    [InlineData("pmemsave", "{\"val\":\"0\",\"size\":1,\"filename\":\"x\"}", "GenericError", "Invalid parameter type for 'val', expected: integer")]
-    [InlineData("memsave", "{\"val\":0,\"size\":1,\"filename\":\"/dev/null\",\"cpu-index\":9}", "GenericError", "Parameter 'cpu-index' expects a CPU number")]
-    [InlineData("screendump", "{\"filename\":\"/dev/null\",\"format\":\"gif\"}", "GenericError", "Parameter 'format' does not accept value 'gif'")]
-    [InlineData("eject", "{}", "GenericError", "Need exactly one of 'device' and 'id'")]
-    [InlineData("eject", "{\"device\":\"nodisk\"}", "DeviceNotFound", "Device 'nodisk' not found")]
-    [InlineData("send-key", "{\"keys\":[{\"type\":\"qcode\",\"data\":\"nokey\"}]}", "GenericError", "Parameter 'data' does not accept value 'nokey'")]
-    [InlineData("dance", "{}", "CommandNotFound", "The command dance has not been found")]
-    public void Qmp_says_what_is_wrong(string command, string arguments, string kind, string text)
+    [Fact]
+    public void Qmp_says_what_is_wrong()
     {
         using var guest = new Guest("-m", "16", "-S", "-kernel", EchoKernel.Path);
         guest.Qmp("query-status");
-        var error = Assert.Throws<InvalidOperationException>(() => guest.Qmp(command, JsonDocument.Parse(arguments).RootElement)).Message;
-        Assert.Contains($"\"{kind}\"", error);
-        Assert.Contains(text, error);
+        foreach (var (command, arguments, kind, text) in ((string, string, string, string)[])
+        [
+            ("stop", "{\"now\":true}", "GenericError", "Parameter 'now' is unexpected"),
+            ("pmemsave", "{\"val\":0,\"size\":1}", "GenericError", "Parameter 'filename' is missing"),
+            ("pmemsave", "{\"val\":\"0\",\"size\":1,\"filename\":\"x\"}", "GenericError", "Invalid parameter type for 'val', expected: integer"),
+            ("memsave", "{\"val\":0,\"size\":1,\"filename\":\"/dev/null\",\"cpu-index\":9}", "GenericError", "Parameter 'cpu-index' expects a CPU number"),
+            ("screendump", "{\"filename\":\"/dev/null\",\"format\":\"gif\"}", "GenericError", "Parameter 'format' does not accept value 'gif'"),
+            ("eject", "{}", "GenericError", "Need exactly one of 'device' and 'id'"),
+            ("eject", "{\"device\":\"nodisk\"}", "DeviceNotFound", "Device 'nodisk' not found"),
+            ("send-key", "{\"keys\":[{\"type\":\"qcode\",\"data\":\"nokey\"}]}", "GenericError", "Parameter 'data' does not accept value 'nokey'"),
+            ("dance", "{}", "CommandNotFound", "The command dance has not been found"),
+        ])
+        {
+            var error = Assert.Throws<InvalidOperationException>(() => guest.Qmp(command, JsonDocument.Parse(arguments).RootElement)).Message;
+            Assert.Contains($"\"{kind}\"", error);
+            Assert.Contains(text, error);
+        }
     }
 
     [Fact]

@@ -6,7 +6,6 @@ using ImgKit.Machine;
 using ImgKit.Machine.CharDevices;
 using ImgKit.Machine.Chipset;
 using ImgKit.Machine.Devices.Display;
-using ImgKit.Machine.Devices.Storage;
 
 namespace ImgKit.Fuzz.Targets;
 
