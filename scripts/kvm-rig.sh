@@ -59,7 +59,8 @@ rig_initramfs() {
       'load_kvm() { for m in irqbypass kvm; do insmod /mod/$m.ko; done; insmod /mod/kvm-$vendor.ko $parameters; }' \
       "enter_host() { for f in $(basename -a $rig_share_modules | xargs); do insmod /mod/\$f.ko; done" \
       '  mkdir /host; mount -t virtiofs -o ro host /host; ifconfig lo up' \
-      '  for f in tmp var/tmp; do mount -t tmpfs none /host/$f; done; for f in dev proc sys; do mount -o bind /$f /host/$f; done' \
+      '  mount -t ext4 /dev/vda /host/tmp; chmod 1777 /host/tmp; mount -o bind /host/tmp /host/var/tmp; for f in dev proc sys; do mount -o bind /$f /host/$f; done' \
+      '  mkdir -p /host/dev/pts; mount -t devpts none /host/dev/pts' \
       '  echo 1 >/proc/sys/vm/overcommit_memory; }' 'echo # the firmware left the line begun' 'while :; do echo kvm-rig-alive; sleep 5; done &'
     cat
     printf '%s\n' 'echo; echo kvm-rig-off; sleep 10' 'poweroff -f'
@@ -138,16 +139,21 @@ rig_run() {
     -append "console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1" "$@"
 }
 
-# Modules by which a machine sees this host's files. With RIG_SHARE=1 enter_host mounts them (read-only, but for /tmp and /var/tmp) at /host.
-rig_share_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci fs/fuse/fuse fs/fuse/virtiofs"
+# Modules by which a machine sees this host's files. With RIG_SHARE=1 enter_host mounts them at /host, read-only, but for /tmp and /var/tmp: a disk of the machine's.
+rig_share_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/block/virtio_blk fs/fuse/fuse fs/fuse/virtiofs"
 
-# rig_share SOCKET: serves them once, and sets $share to the machine's options.
+# rig_share SOCKET: serves them once, with SOCKET.disk for what is written, and sets $share to the machine's options.
 rig_share() {
-  local tries
-  rm -f "$1"
-  /usr/lib/qemu/virtiofsd --socket-path="$1" -o source=/ -o sandbox=chroot -o cache=always -o log_level=err >/dev/null 2>&1 &
+  local tries root=()
+  rm -f "$1" "$1.disk"
+  truncate -s 2G "$1.disk"
+  mke2fs -q -t ext4 "$1.disk"
+  # it takes this host's root for its own, which only root may
+  [ "$(id -u)" = 0 ] || root=(sudo -n)
+  "${root[@]}" /usr/lib/qemu/virtiofsd --socket-path="$1" ${root:+--socket-group="$(id -gn)"} -o source=/ -o sandbox=chroot -o cache=always -o log_level=err >/dev/null 2>&1 &
   for tries in $(seq 100); do [ ! -S "$1" ] || break; sleep 0.1; done
-  share=(-m 2G -object memory-backend-memfd,id=ram,size=2G,share=on -numa node,memdev=ram -chardev "socket,id=files,path=$1" -device vhost-user-fs-pci,chardev=files,tag=host)
+  share=(-m 2G -object memory-backend-memfd,id=ram,size=2G,share=on -numa node,memdev=ram -chardev "socket,id=files,path=$1" -device vhost-user-fs-pci,chardev=files,tag=host
+    -drive "file=$1.disk,format=raw,if=virtio,cache=unsafe")
 }
 
 # Spares a kernel on a slow processor the tests of its own ciphers, its certificates, and what else takes long.
@@ -155,9 +161,9 @@ rig_quick=cryptomgr.notests\ initcall_blacklist=load_system_certificate_list,ini
 
 # rig_bochs INITRAMFS SECONDS: as rig_run, with a processor that has VT-x (and no AMD-V). RIG_MODEL: its model.
 # It executes 20 to 40 million instructions a second, so the kernel is spared what takes the longest.
-# Its clock goes by the instructions: with 20 million to a second none of the kernel's times is too short, and little is spent on waiting.
+# Its clock goes by the instructions, 100 million to a second: at 20 the timer interrupts of a Linux take all its time with kernel_irqchip=off.
 rig_bochs() {
-  local initramfs=$1 limit=$2 d=$1.bochs
+  local initramfs=$1 limit=$2 d=$1.bochs alone=
   rm -rf "$d"
   mkdir -p "$d/cd"
   cp "$kernel" "$d/cd/vmlinuz"
@@ -167,12 +173,14 @@ rig_bochs() {
   grub-mkimage -O i386-pc-eltorito -p / -c "$d/grub.cfg" -o "$d/cd/loader" biosdisk iso9660 linux
   xorriso -as mkisofs -quiet -o "$d/cd.iso" -b loader -no-emul-boot -boot-load-size 4 -boot-info-table "$d/cd" 2>/dev/null
   rm -r "$d/cd"
+  # its screen is a server: on a network of its own
+  ! unshare -rn true 2>/dev/null || alone="unshare -rn"
   # the debugger that Debian's has is told to go on
   echo c >"$d/commands"
   cat >"$d/configuration" <<CONFIGURATION
 display_library: rfb, options="timeout=0"
 megs: ${RIG_MEGABYTES:-512}
-cpu: model=${RIG_MODEL:-corei7_haswell_4770}, ips=20000000, count=1
+cpu: model=${RIG_MODEL:-corei7_haswell_4770}, ips=100000000, count=1
 clock: sync=none
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/seabios/vgabios-stdvga.bin
@@ -188,7 +196,7 @@ error: action=ignore
 info: action=ignore
 debug: action=ignore
 CONFIGURATION
-  RIG_SILENCE=${RIG_SILENCE:-300} rig_watch "$limit" bash -c "exec 9>&1 >'$d/messages' 2>&1; exec bochs-bin -q -f '$d/configuration' -rc '$d/commands'"
+  RIG_SILENCE=${RIG_SILENCE:-300} rig_watch "$limit" bash -c "exec 9>&1 >'$d/messages' 2>&1; exec $alone bochs-bin -q -f '$d/configuration' -rc '$d/commands'"
 }
 
 # rig_watch SECONDS COMMAND...: runs a command whose output is the console of a machine of rig_initramfs, and prints that.

@@ -51,7 +51,8 @@ public sealed class SmallFirmwareTests : IDisposable
     [Fact]
     public void Each_instruction_is_logged_with_what_the_one_before_has_changed()
     {
-        using var guest = new Guest("-m", "16", "-bios", At("rom"), "-device", "isa-debug-exit,iosize=4", "-d", "exec", "-D", At("log"));
+        // under KVM nobody sees the instructions
+        using var guest = new Guest("-accel", "soft", "-m", "16", "-bios", At("rom"), "-device", "isa-debug-exit,iosize=4", "-d", "exec", "-D", At("log"));
         Assert.Equal(33, guest.WaitForExit(60));
         string[] lines = File.ReadAllLines(At("log"));
         Assert.StartsWith("0 f000:000000000000fff0 ", lines[0]);

@@ -21,7 +21,7 @@ public sealed class Rig
             // an emulated host that stood still, and was run again, must show even where all passed
             if (line.StartsWith("kvm-rig: ", StringComparison.Ordinal))
                 Console.Error.WriteLine(line);
-            string[] kinds = ["SMOKE ", "BOOT ", "PROGRAM "];
+            string[] kinds = ["SMOKE ", "BOOT ", "PROGRAM ", "GUESTS "];
             int colon = line.IndexOf(": ", StringComparison.Ordinal);
             if (colon > 0 && kinds.Any(k => line.StartsWith(k, StringComparison.Ordinal)) && Verdict(line) is { } verdict)
                 _results[line[..verdict]] = line[(verdict + 2)..];

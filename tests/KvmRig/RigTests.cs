@@ -35,6 +35,14 @@ public sealed partial class RigTests(Rig rig) : IClassFixture<Rig>
         Assert.Empty(all.Where(r => !r.Value.StartsWith("pass", StringComparison.Ordinal)).Select(r => $"{r.Key}: {r.Value}"));
     }
 
+    [Fact]
+    public void Device_tests_pass_on_KVM_too()
+    {
+        var all = rig.Of("GUESTS");
+        Assert.True(all.Count >= 5, $"only {all.Count} ran:\n{rig.Log}");
+        Assert.Empty(all.Where(r => !r.Value.StartsWith("pass", StringComparison.Ordinal)).Select(r => $"{r.Key}: {r.Value}"));
+    }
+
     private void Passed(string name) =>
         Assert.True(rig[name]?.StartsWith("pass", StringComparison.Ordinal) == true, $"{rig[name] ?? "did not come to it"}\n{rig.Log}");
 }
