@@ -44,26 +44,38 @@ public static unsafe class Descriptors
         }
     }
 
+    /// <summary>What a descriptor leads to, as far as waiting is concerned.</summary>
+    public static DescriptorKind KindOf(int descriptor)
+    {
+        const int FromHere = 1;
+        byte* state = stackalloc byte[64];
+        return Native.Seek(descriptor, 0, FromHere) >= 0 ? DescriptorKind.File : Native.GetTerminal(descriptor, state) == 0 ? DescriptorKind.Terminal : DescriptorKind.Stream;
+    }
+
     /// <summary>Writes what can be written without waiting. Returns the bytes taken; 0: none now; -1: an error, none ever.</summary>
-    /// <param name="descriptor">one that does not wait, or any other.</param>
+    /// <param name="descriptor">any; others may have it open, too.</param>
+    /// <param name="kind">what it leads to.</param>
     /// <param name="data">bytes.</param>
-    public static int TryWrite(int descriptor, ReadOnlySpan<byte> data)
+    public static int TryWrite(int descriptor, DescriptorKind kind, ReadOnlySpan<byte> data)
     {
         const short Writable = 4, HungUp = 0x10;
-        // What others have open, too, is not made non-blocking: once it is ready a pipe takes as much, a terminal a byte.
+        // Once it is ready, a pipe takes this much without waiting, a terminal a byte.
         const int PipeBuffer = 4096;
+        int most = kind switch { DescriptorKind.File => int.MaxValue, DescriptorKind.Terminal => 1, _ => PipeBuffer };
         fixed (byte* p = data)
         {
             int done = 0;
             while (done < data.Length)
             {
-                var poll = new NativeSocketCalls.PollDescriptor { Descriptor = descriptor, Events = Writable };
-                if (NativeSocketCalls.poll(&poll, 1, 0) == 0)
-                    return done;
-                if ((poll.Returned & HungUp) != 0)
-                    return -1;
-                int n = Math.Min(data.Length - done, IsTerminal(descriptor) ? 1 : PipeBuffer);
-                nint written = Native.Write(descriptor, p + done, (nuint)n);
+                if (kind != DescriptorKind.File)
+                {
+                    var poll = new NativeSocketCalls.PollDescriptor { Descriptor = descriptor, Events = Writable };
+                    if (NativeSocketCalls.poll(&poll, 1, 0) == 0)
+                        return done;
+                    if ((poll.Returned & HungUp) != 0)
+                        return -1;
+                }
+                nint written = Native.Write(descriptor, p + done, (nuint)Math.Min(data.Length - done, most));
                 if (written >= 0)
                     done += (int)written;
                 else if (Marshal.GetLastPInvokeError() is var error && error == WouldBlock)
@@ -73,12 +85,6 @@ public static unsafe class Descriptors
             }
             return done;
         }
-    }
-
-    private static bool IsTerminal(int descriptor)
-    {
-        byte* state = stackalloc byte[64];
-        return Native.GetTerminal(descriptor, state) == 0;
     }
 
     /// <summary>Opens a pseudo-terminal in raw mode; until somebody opens its other end by its name, that is hung up. Throws <see cref="IOException"/>.</summary>
@@ -163,4 +169,17 @@ public static unsafe class Descriptors
 
     /// <summary>Closes a descriptor.</summary>
     public static void Close(int descriptor) => Native.Close(descriptor);
+}
+
+/// <summary>What a descriptor leads to, as far as waiting is concerned.</summary>
+public enum DescriptorKind
+{
+    /// <summary>A file: nobody waits for it.</summary>
+    File,
+
+    /// <summary>A terminal, or its other end.</summary>
+    Terminal,
+
+    /// <summary>A pipe or a socket.</summary>
+    Stream,
 }

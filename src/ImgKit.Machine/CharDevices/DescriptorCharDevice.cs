@@ -7,6 +7,7 @@ public sealed class DescriptorCharDevice : HostCharDevice
 {
     private readonly EventLoop _loop;
     private readonly int _in, _out;
+    private readonly DescriptorKind _kind;
     private readonly Action? _closed, _started;
     private readonly Dictionary<int, EpollEvents> _watched = [];
     private bool _reads, _ended, _closedDown;
@@ -25,6 +26,7 @@ public sealed class DescriptorCharDevice : HostCharDevice
         Description = description;
         _in = input;
         _out = output;
+        _kind = Descriptors.KindOf(output);
         _closed = closed;
     }
 
@@ -98,7 +100,7 @@ public sealed class DescriptorCharDevice : HostCharDevice
     protected override void WatchOutput() => Rewatch();
 
     /// <inheritdoc/>
-    protected override int Send(ReadOnlySpan<byte> data) => Descriptors.TryWrite(_out, data);
+    protected override int Send(ReadOnlySpan<byte> data) => Descriptors.TryWrite(_out, _kind, data);
 
     private void Ready(EpollEvents events)
     {
