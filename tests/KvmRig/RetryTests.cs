@@ -64,14 +64,14 @@ public sealed class RetryTests(RetryTests.Runs runs) : IClassFixture<RetryTests.
 
     private static (int Starts, bool Success, string Output) Run(string plan)
     {
-        string folder = Directory.CreateTempSubdirectory("rig").FullName, emulator = Path.Combine(folder, "qemu-system-x86_64");
-        File.WriteAllText(emulator, Emulator);
-        File.SetUnixFileMode(emulator, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        string folder = Directory.CreateTempSubdirectory("rig").FullName;
+        File.WriteAllText(Path.Combine(folder, "qemu-system-x86_64"), Emulator);
         File.WriteAllText(Path.Combine(folder, "plan"), plan + " none none");
         // as scripts/test-kvm calls it, but for the measurement of the counter's frequency, which takes its time
         var info = new ProcessStartInfo("bash", ["-euc", """
             . scripts/kvm-rig.sh
             gcc() { printf '#!/bin/sh\necho 1\n' >"$3"; chmod +x "$3"; }
+            chmod +x "$1/qemu-system-x86_64"
             kernel=none
             rig_attempts SMOKE "the guests" "$1/initramfs" "$2" | tee "$1/log"
             rig_verdict "$1/log" SMOKE
