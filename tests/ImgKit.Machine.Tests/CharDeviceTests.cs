@@ -13,6 +13,7 @@ public sealed class CharDeviceTests : IDisposable
     private readonly EventLoop _loop;
     private readonly Lock _lock = new();
     private readonly string _folder = Directory.CreateTempSubdirectory("chardev").FullName;
+    private readonly List<CharDevice> _devices = [];
 
     public CharDeviceTests()
     {
@@ -22,7 +23,9 @@ public sealed class CharDeviceTests : IDisposable
 
     public void Dispose()
     {
+        // As in a machine: the loop that calls them goes first.
         _loop.Dispose();
+        _devices.ForEach(d => d.Dispose());
         _board.Dispose();
         Directory.Delete(_folder, true);
     }
@@ -36,10 +39,16 @@ public sealed class CharDeviceTests : IDisposable
         }
     }
 
+    private T Own<T>(T device) where T : CharDevice
+    {
+        _devices.Add(device);
+        return device;
+    }
+
     private (SocketCharDevice Device, Socket Peer) Pair()
     {
         string path = Path.Combine(_folder, "socket");
-        var device = new SocketCharDevice(_loop, "test", new UnixDomainSocketEndPoint(path), new SocketUse(true));
+        var device = Own(new SocketCharDevice(_loop, "test", new UnixDomainSocketEndPoint(path), new SocketUse(true)));
         lock (_lock)
             device.Start();
         var peer = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
@@ -52,8 +61,7 @@ public sealed class CharDeviceTests : IDisposable
     public void What_a_slow_reader_does_not_take_is_kept_in_order()
     {
         var (device, peer) = Pair();
-        using var _ = device;
-        using var __ = peer;
+        using var _ = peer;
         int drained = 0;
         device.OutputDrained = () => drained++;
         byte[] sent = new byte[1 << 20];
@@ -74,7 +82,6 @@ public sealed class CharDeviceTests : IDisposable
     public void A_reader_that_goes_away_takes_what_waits_with_it()
     {
         var (device, peer) = Pair();
-        using var _ = device;
         lock (_lock)
             device.Write(new byte[1 << 20]);
         Assert.True(device.IsCongested);
@@ -118,7 +125,7 @@ public sealed class CharDeviceTests : IDisposable
         listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
         var address = (IPEndPoint)listener.LocalEndPoint!;
         // Nobody listens yet.
-        using var device = new SocketCharDevice(_loop, "test", address, new SocketUse(false, ReconnectSeconds: 1));
+        var device = Own(new SocketCharDevice(_loop, "test", address, new SocketUse(false, ReconnectSeconds: 1)));
         lock (_lock)
             device.Start();
         listener.Listen();

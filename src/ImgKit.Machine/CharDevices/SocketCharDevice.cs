@@ -261,6 +261,8 @@ public sealed class SocketCharDevice : HostCharDevice
     /// <inheritdoc/>
     public override void Dispose()
     {
+        if (_disposed)
+            return;
         SayFarewell();
         _disposed = true;
         _reads = false;

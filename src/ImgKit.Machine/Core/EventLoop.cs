@@ -111,10 +111,15 @@ public sealed class EventLoop : IDisposable
                     if (TimersDue != null)
                         Guarded(TimersDue);
                 }
-                else if (_watched.TryGetValue(fd, out var callback))
+                else
                 {
                     var events = ready[i].Events;
-                    Guarded(() => callback(events));
+                    // Under the lock: whoever held it may just have forgotten the descriptor.
+                    Guarded(() =>
+                    {
+                        if (_watched.TryGetValue(fd, out var callback))
+                            callback(events);
+                    });
                 }
             }
             while (!_stopping && _posted.TryDequeue(out var action))
