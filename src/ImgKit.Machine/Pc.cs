@@ -153,10 +153,11 @@ public sealed partial class Pc : IMachineControl, IDisposable
         }));
         _rtc = Add(new Rtc(Services, Services.IsaLine(8), options.Date));
         Dma = Add(new Dma8237(Services));
-        if (_pit != null && options.HasHpet)
+        if (options.HasHpet)
             Add(new Hpet(Services, gsi, replaced =>
             {
-                _pit.SetLegacyReplaced(replaced);
+                _pit?.SetLegacyReplaced(replaced);
+                Engine.SetTimerReplaced(replaced);
                 _rtc.SetLegacyReplaced(replaced);
             }));
         AddPorts();

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Iced.Intel;
 using ImgKit.Cpu;
 using ImgKit.Cpu.Kvm;
 using static Iced.Intel.AssemblerRegisters;
@@ -71,14 +72,7 @@ internal sealed unsafe partial class KvmTests
         var cpu = g.Real(a =>
         {
             var loop = a.CreateLabel();
-            ProgramPic(a, 0xFE);
-            a.mov(al, 0x34);
-            a.@out(0x43, al);
-            a.mov(al, 0xA9);
-            a.@out(0x40, al);
-            a.mov(al, 0x04);
-            a.@out(0x40, al); // 1193: 1 kHz
-            a.sti();
+            TickEachMillisecond(a);
             a.Label(ref loop);
             a.hlt();
             a.cmp(__word_ptr[0x4000], 20);
@@ -87,6 +81,66 @@ internal sealed unsafe partial class KvmTests
         });
         RunToEnd(g, cpu);
         Check.True(*(ushort*)(g.Ram + 0x4000) >= 20, "ticks");
+    }
+
+    private static void TickEachMillisecond(Assembler a)
+    {
+        ProgramPic(a, 0xFE);
+        a.mov(al, 0x34);
+        a.@out(0x43, al);
+        a.mov(al, 0xA9);
+        a.@out(0x40, al);
+        a.mov(al, 0x04);
+        a.@out(0x40, al); // 1193: 1 kHz
+        a.sti();
+    }
+
+    // The guest tells each tick that it has seen at port 0x80, and ends when the word at 0x4004 says so.
+    private static void ReplacedPit()
+    {
+        using var g = Make(InterruptControllers.Kernel);
+        CountTicks(g);
+        var cpu = g.Real(a =>
+        {
+            var loop = a.CreateLabel();
+            TickEachMillisecond(a);
+            a.Label(ref loop);
+            a.hlt();
+            a.mov(ax, __word_ptr[0x4000]);
+            a.@out(0x80, ax);
+            a.cmp(__word_ptr[0x4004], 0);
+            a.je(loop);
+            End(a);
+        });
+        int phase = 0, taken = 0, stood = int.MaxValue;
+        g.Bus.OnPortWrite = (port, value, _) =>
+        {
+            if (port != 0x80)
+                return;
+            if (phase == 0 && value >= 20)
+            {
+                phase = 1;
+                g.Engine.SetTimerReplaced(true);
+                taken = (int)value;
+                g.After(100, () =>
+                {
+                    Volatile.Write(ref stood, *(ushort*)(g.Ram + 0x4000));
+                    g.Engine.SetInterruptLine(0, true);
+                    g.Engine.SetInterruptLine(0, false);
+                });
+            }
+            else if (phase == 1 && value > Volatile.Read(ref stood))
+            {
+                phase = 2;
+                g.Engine.SetTimerReplaced(false);
+            }
+            else if (phase == 2 && value > stood + 20)
+            {
+                *(ushort*)(g.Ram + 0x4004) = 1;
+            }
+        };
+        RunToEnd(g, cpu);
+        Check.True(stood <= taken + 1, $"{stood - taken} ticks while the line was the HPET's"); // one may have been on its way
     }
 
     private static void ApicStartUp(InterruptControllers controllers)

@@ -16,6 +16,7 @@ internal sealed unsafe partial class KvmTests
     [
         ("kernel PIC delivers a line", KernelPic),
         ("kernel PIT ticks a halted CPU", KernelPit),
+        ("kernel PIT gives its line to the HPET and gets it back", ReplacedPit),
         ("kernel PIT delivers lost ticks late", () => LostTicks(true)),
         ("kernel PIT drops lost ticks", () => LostTicks(false)),
         ("irqfd tells the end of a level interrupt", Resample),

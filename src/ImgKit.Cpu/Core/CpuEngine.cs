@@ -119,6 +119,12 @@ public abstract class CpuEngine : IDisposable
     {
     }
 
+    /// <summary>The HPET takes interrupt line 0 over from the timer of <see cref="InterruptControllers.Kernel"/>, or gives it back
+    /// (IA-PC HPET 1.0a, 2.3.5, LEG_RT_CNF).</summary>
+    public virtual void SetTimerReplaced(bool replaced)
+    {
+    }
+
     /// <summary>The machine stops: guest clocks of the engine stand still from now on. No vCPU runs.</summary>
     public virtual void OnStopped()
     {

@@ -58,6 +58,17 @@ public sealed unsafe partial class KvmVm
     }
 
     /// <inheritdoc/>
+    public override void SetTimerReplaced(bool replaced)
+    {
+        if (_options.InterruptControllers != InterruptControllers.Kernel)
+            return;
+        kvm_pit_state2 pit;
+        _vm.Call(KVM_GET_PIT2, &pit, "interval timer state");
+        pit.flags = replaced ? pit.flags | KVM_PIT_FLAGS_HPET_LEGACY : pit.flags & ~KVM_PIT_FLAGS_HPET_LEGACY;
+        _vm.Call(KVM_SET_PIT2, &pit, "interval timer state");
+    }
+
+    /// <inheritdoc/>
     public override void SetInterruptLine(int gsi, bool asserted)
     {
         var level = new kvm_irq_level { irq = (uint)gsi, level = asserted ? 1u : 0u };

@@ -13,14 +13,14 @@ internal sealed class GsiRouter : IInterruptSink
 
     public void SetLine(int line, bool asserted)
     {
+        // The timer's line is on the I/O APIC's input 2, as on every PC; only the HPET can be led there by itself.
         if (Engine != null)
         {
-            Engine.SetInterruptLine(line, asserted);
+            Engine.SetInterruptLine(line == 2 ? 0 : line, asserted);
             return;
         }
-        if (line < 16)
+        if (line < 16 && line != 2)
             Pic?.SetLine(line, asserted);
-        // The timer's line is on input 2, as on every PC with an I/O APIC.
         IoApic?.SetLine(line == 0 ? 2 : line, asserted);
     }
 }

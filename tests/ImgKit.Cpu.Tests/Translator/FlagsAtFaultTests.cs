@@ -146,86 +146,73 @@ public sealed class FlagsAtFaultTests
         }
     }
 
-    private string? Run(HostComparison comparison, int seed)
+    /// <summary>Compares programs that <paramref name="write"/> appends, of which a quarter at least must fault.</summary>
+    private void Run(int bits, int programs, Action<HostComparison> write)
     {
-        string? difference = comparison.Compare([.. _code], 0);
-        return difference == null ? null : $"{seed}: {string.Join("; ", _text)}: {difference}";
+        using var comparison = new HostComparison(bits, user: true);
+        var failures = new List<string>();
+        int faults = 0;
+        for (int seed = 0; seed < programs && failures.Count < 10; seed++)
+        {
+            Start(comparison, bits, seed);
+            write(comparison);
+            if (comparison.Compare([.. _code], 0) is { } difference)
+                failures.Add($"{seed}: {string.Join("; ", _text)}: {difference}");
+            if (comparison.LastTrap == 14)
+                faults++;
+        }
+        Assert.True(failures.Count == 0, $"{failures.Count}\n{string.Join('\n', failures)}");
+        Assert.True(faults > programs / 4, $"only {faults} faults");
     }
 
     /// <summary>Flags from before the block, from instructions in it, some of each; then a fault; then what overwrites them.</summary>
     [Theory]
     [InlineData(64, 2000)]
     [InlineData(32, 1000)]
-    public void Faults_in_the_middle_of_a_block_show_the_flags_of_what_came_before(int bits, int programs)
+    public void Faults_in_the_middle_of_a_block_show_the_flags_of_what_came_before(int bits, int programs) => Run(bits, programs, _ =>
     {
-        using var comparison = new HostComparison(bits, user: true);
-        var failures = new List<string>();
-        int faults = 0;
-        for (int seed = 0; seed < programs && failures.Count < 10; seed++)
+        int before = _random.Next(7), after = _random.Next(1, 4);
+        for (int i = 0; i < before; i++)
         {
-            Start(comparison, bits, seed);
-            int before = _random.Next(7), after = _random.Next(1, 4);
-            for (int i = 0; i < before; i++)
+            if (_random.Next(8) == 0)
             {
-                if (_random.Next(8) == 0)
-                {
-                    // Forward to the next instruction: a side exit.
-                    _code.AddRange([(byte)(0x70 | _random.Next(16)), 0]);
-                    _text.Add("jcc");
-                }
-                Append(Pick(), Pointer(_random.Next(3) == 0 ? 5 : 3), _random.Next(2) == 0);
+                // Forward to the next instruction: a side exit.
+                _code.AddRange([(byte)(0x70 | _random.Next(16)), 0]);
+                _text.Add("jcc");
             }
-            Append(Pick(), Pointer(_random.Next(2) == 0 ? 6 : 7), true);
-            for (int i = 0; i < after; i++)
-                Append(FlagWriters[_random.Next(FlagWriters.Length)], Pointer(3), _random.Next(2) == 0);
-            if (Run(comparison, seed) is { } difference)
-                failures.Add(difference);
-            if (comparison.LastTrap == 14)
-                faults++;
+            Append(Pick(), Pointer(_random.Next(3) == 0 ? 5 : 3), _random.Next(2) == 0);
         }
-        Assert.True(failures.Count == 0, $"{failures.Count}\n{string.Join('\n', failures)}");
-        Assert.True(faults > programs / 4, $"only {faults} faults");
-    }
+        Append(Pick(), Pointer(_random.Next(2) == 0 ? 6 : 7), true);
+        for (int i = 0; i < after; i++)
+            Append(FlagWriters[_random.Next(FlagWriters.Length)], Pointer(3), _random.Next(2) == 0);
+    });
 
     /// <summary>A loop that walks into a page that is not there, after enough rounds to be translated as one.</summary>
     [Theory]
     [InlineData(64, 300)]
     [InlineData(32, 150)]
-    public void Faults_in_a_later_round_of_a_loop_show_the_flags_of_that_round(int bits, int programs)
+    public void Faults_in_a_later_round_of_a_loop_show_the_flags_of_that_round(int bits, int programs) => Run(bits, programs, comparison =>
     {
-        using var comparison = new HostComparison(bits, user: true);
-        var failures = new List<string>();
-        int faults = 0;
-        for (int seed = 0; seed < programs && failures.Count < 10; seed++)
+        comparison.Gpr[3] = HostComparison.Hole - (ulong)_random.Next(20, 60) * 64 - (ulong)_random.Next(4) * 16;
+        comparison.Gpr[6] = 70;
+        int count = _random.Next(1, 6);
+        for (int i = 0; i < count; i++)
         {
-            Start(comparison, bits, seed);
-            comparison.Gpr[3] = HostComparison.Hole - (ulong)_random.Next(20, 60) * 64 - (ulong)_random.Next(4) * 16;
-            comparison.Gpr[6] = 70;
-            int count = _random.Next(1, 6);
-            for (int i = 0; i < count; i++)
-            {
-                var code = Pick();
-                // What is beside the data is not restored between the two runs: nothing may write there.
-                bool reads = code is Code.Cmp_rm32_r32 or Code.Test_rm32_r32 or Code.Add_r32_rm32 or Code.Mov_r32_rm32 or Code.Movzx_r32_rm8 or Code.Cmp_r8_rm8 or
-                    Code.Imul_r32_rm32 or Code.Mov_r64_rm64 or Code.Add_r64_rm64 or Code.Cmp_rm64_r64 or Code.Sbb_r32_rm32 or Code.Comiss_xmm_xmmm32;
-                if (code is Code.Push_r64 or Code.Pop_r64)
-                    continue;
-                Append(code, Pointer(reads ? 3 : 5), reads || _random.Next(4) == 0);
-            }
-            Append(Code.Mov_r32_rm32, Pointer(3), true);
-            Append(_random.Next(2) == 0 ? Instruction.Create(bits == 64 ? Code.Add_rm64_imm8 : Code.Add_rm32_imm8, Pointer(3), 64)
-                : Instruction.Create(bits == 64 ? Code.Lea_r64_m : Code.Lea_r32_m, Pointer(3), new MemoryOperand(Pointer(3), 64)));
-            Append(bits == 64 ? Instruction.Create(Code.Dec_rm64, Pointer(6)) : Instruction.Create(Code.Sub_rm32_imm8, Pointer(6), 1));
-            _code.AddRange([0x0F, 0x85, .. BitConverter.GetBytes(-(_code.Count + 6))]);
-            _text.Add("jne");
-            if (Run(comparison, seed) is { } difference)
-                failures.Add(difference);
-            if (comparison.LastTrap == 14)
-                faults++;
+            var code = Pick();
+            // What is beside the data is not restored between the two runs: nothing may write there.
+            bool reads = code is Code.Cmp_rm32_r32 or Code.Test_rm32_r32 or Code.Add_r32_rm32 or Code.Mov_r32_rm32 or Code.Movzx_r32_rm8 or Code.Cmp_r8_rm8 or
+                Code.Imul_r32_rm32 or Code.Mov_r64_rm64 or Code.Add_r64_rm64 or Code.Cmp_rm64_r64 or Code.Sbb_r32_rm32 or Code.Comiss_xmm_xmmm32;
+            if (code is Code.Push_r64 or Code.Pop_r64)
+                continue;
+            Append(code, Pointer(reads ? 3 : 5), reads || _random.Next(4) == 0);
         }
-        Assert.True(failures.Count == 0, $"{failures.Count}\n{string.Join('\n', failures)}");
-        Assert.True(faults > programs / 4, $"only {faults} faults");
-    }
+        Append(Code.Mov_r32_rm32, Pointer(3), true);
+        Append(_random.Next(2) == 0 ? Instruction.Create(bits == 64 ? Code.Add_rm64_imm8 : Code.Add_rm32_imm8, Pointer(3), 64)
+            : Instruction.Create(bits == 64 ? Code.Lea_r64_m : Code.Lea_r32_m, Pointer(3), new MemoryOperand(Pointer(3), 64)));
+        Append(bits == 64 ? Instruction.Create(Code.Dec_rm64, Pointer(6)) : Instruction.Create(Code.Sub_rm32_imm8, Pointer(6), 1));
+        _code.AddRange([0x0F, 0x85, .. BitConverter.GetBytes(-(_code.Count + 6))]);
+        _text.Add("jne");
+    });
 
     private sealed class Writer : CodeWriter
     {

@@ -122,6 +122,7 @@ internal static class KvmApi
     public const uint KVM_IOEVENTFD_FLAG_DEASSIGN = 4;
 
     public const uint KVM_PIT_SPEAKER_DUMMY = 1;
+    public const uint KVM_PIT_FLAGS_HPET_LEGACY = 1;
 
     public const uint KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1;
 
