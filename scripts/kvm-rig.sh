@@ -59,7 +59,9 @@ rig_initramfs() {
       'load_kvm() { for m in irqbypass kvm; do insmod /mod/$m.ko; done; insmod /mod/kvm-$vendor.ko $parameters; }' \
       "enter_host() { for f in $(basename -a $rig_share_modules | xargs); do insmod /mod/\$f.ko; done" \
       '  mkdir /host; mount -t virtiofs -o ro host /host; ifconfig lo up' \
+      '  mkdir /project; mount -o bind /host$1 /project # which may lie below what is hidden now' \
       '  mount -t ext4 /dev/vda /host/tmp; chmod 1777 /host/tmp; mount -o bind /host/tmp /host/var/tmp; for f in dev proc sys; do mount -o bind /$f /host/$f; done' \
+      '  mkdir -p /host$1; mount -o bind /project /host$1' \
       '  mkdir -p /host/dev/pts; mount -t devpts none /host/dev/pts' \
       '  echo 1 >/proc/sys/vm/overcommit_memory; }' 'echo # the firmware left the line begun' 'while :; do echo kvm-rig-alive; sleep 5; done &'
     cat
@@ -139,7 +141,8 @@ rig_run() {
     -append "console=ttyS0 panic=-1 quiet nohz=off highres=off tsc_early_khz=$tsc tsc=reliable nowatchdog rcupdate.rcu_cpu_stall_suppress=1" "$@"
 }
 
-# Modules by which a machine sees this host's files. With RIG_SHARE=1 enter_host mounts them at /host, read-only, but for /tmp and /var/tmp: a disk of the machine's.
+# Modules by which a machine sees this host's files. With RIG_SHARE=1 enter_host PROJECT mounts them at /host, read-only, but for /tmp and
+# /var/tmp: a disk of the machine's, from which the folder PROJECT sticks out where it lies there.
 rig_share_modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/block/virtio_blk fs/fuse/fuse fs/fuse/virtiofs"
 
 # rig_share SOCKET: serves them once, with SOCKET.disk for what is written, and sets $share to the machine's options.
