@@ -20,8 +20,9 @@ public sealed partial class ImgPeerTests
         {
             if (line.StartsWith('!'))
             {
-                // Random content must be the same in both.
-                Programs.Run("/bin/bash", "-c", $"cd {tools.PeerFolder} && ({line[1..]}) >/dev/null 2>&1; cd {tools.OurFolder} && rm -rf ./* && cp -a {tools.PeerFolder}/. .");
+                // Random content must be the same in both; and what a file system has yet to allocate it may show otherwise a moment later.
+                Programs.Run("/bin/bash", "-c",
+                    $"cd {tools.PeerFolder} && ({line[1..]}) >/dev/null 2>&1; cd {tools.OurFolder} && rm -rf ./* && cp -a {tools.PeerFolder}/. . && sync ./* {tools.PeerFolder}/*");
                 continue;
             }
             var (peer, ours) = tools.Both(Words(line));
