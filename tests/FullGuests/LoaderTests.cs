@@ -8,7 +8,8 @@ public sealed class LoaderTests
     [InlineData("memtest86+x64", "2")]
     public void Memtest_starts_from_cd_and_finds_no_error(string name, string processors)
     {
-        using var guest = new Guest("-m", "32", "-smp", processors, "-cdrom", $"/usr/lib/memtest86+/{name}.iso", "-boot", "d");
+        // With less memory a test can be over between two looks at the screen; and the next time that it comes is minutes away.
+        using var guest = new Guest("-m", "1024", "-smp", processors, "-cdrom", $"/usr/lib/memtest86+/{name}.iso", "-boot", "d");
         guest.WaitForScreen("Memtest86+", 120);
         guest.WaitForScreen(processors == "2" ? "2 Threads" : "Test #", 240);
         guest.WaitForScreen("Test #3", 300);
