@@ -120,8 +120,8 @@ internal static class Options
         return settings;
     }
 
-    private static string Version() => $"ImgKit kvm version {typeof(Pc).Assembly.GetName().Version?.ToString(3)}\n"
-        + "Compatible with the command line of QEMU emulator version 7.2.22\nCopyright (c) 2026 The ImgKit authors\n";
+    private static string Version() => $"ImgKit kvm version {ProductVersion.Own}\n"
+        + $"Compatible with the command line of QEMU emulator version {ProductVersion.Peer}\nCopyright (c) 2026 The ImgKit authors\n";
 
     /// <summary>The options that help and manual show: those with a word of help.</summary>
     private static IEnumerable<Option> Shown => All.Where(static o => o.Help.Length > 0);

@@ -68,49 +68,47 @@ internal sealed unsafe partial class KvmTests
     private static void KernelPit()
     {
         using var g = Make(InterruptControllers.Kernel);
-        CountTicks(g);
-        var cpu = g.Real(a =>
+        var cpu = TickEachMillisecond(g, (a, again) =>
         {
-            var loop = a.CreateLabel();
-            TickEachMillisecond(a);
-            a.Label(ref loop);
-            a.hlt();
             a.cmp(__word_ptr[0x4000], 20);
-            a.jb(loop);
-            End(a);
+            a.jb(again);
         });
         RunToEnd(g, cpu);
         Check.True(*(ushort*)(g.Ram + 0x4000) >= 20, "ticks");
     }
 
-    private static void TickEachMillisecond(Assembler a)
+    // Counts a tick each millisecond, and after each asks `go` whether to wait again.
+    private static Vcpu TickEachMillisecond(Guest g, Action<Assembler, Label> go)
     {
-        ProgramPic(a, 0xFE);
-        a.mov(al, 0x34);
-        a.@out(0x43, al);
-        a.mov(al, 0xA9);
-        a.@out(0x40, al);
-        a.mov(al, 0x04);
-        a.@out(0x40, al); // 1193: 1 kHz
-        a.sti();
+        CountTicks(g);
+        return g.Real(a =>
+        {
+            var again = a.CreateLabel();
+            ProgramPic(a, 0xFE);
+            a.mov(al, 0x34);
+            a.@out(0x43, al);
+            a.mov(al, 0xA9);
+            a.@out(0x40, al);
+            a.mov(al, 0x04);
+            a.@out(0x40, al); // 1193: 1 kHz
+            a.sti();
+            a.Label(ref again);
+            a.hlt();
+            go(a, again);
+            End(a);
+        });
     }
 
     // The guest tells each tick that it has seen at port 0x80, and ends when the word at 0x4004 says so.
     private static void ReplacedPit()
     {
         using var g = Make(InterruptControllers.Kernel);
-        CountTicks(g);
-        var cpu = g.Real(a =>
+        var cpu = TickEachMillisecond(g, (a, again) =>
         {
-            var loop = a.CreateLabel();
-            TickEachMillisecond(a);
-            a.Label(ref loop);
-            a.hlt();
             a.mov(ax, __word_ptr[0x4000]);
             a.@out(0x80, ax);
             a.cmp(__word_ptr[0x4004], 0);
-            a.je(loop);
-            End(a);
+            a.je(again);
         });
         int phase = 0, taken = 0, stood = int.MaxValue;
         g.Bus.OnPortWrite = (port, value, _) =>

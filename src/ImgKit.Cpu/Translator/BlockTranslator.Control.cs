@@ -317,7 +317,7 @@ internal sealed unsafe partial class BlockTranslator
             _e.MovzxWord(Host.Rcx, Host.Rcx);
         byte* zero = _e.JrcxzForward();
         if (mnemonic == Mnemonic.Loop)
-            _cold.Add(new Cold { Kind = ColdKind.BadTarget, Fix = _e.JmpForward(), Site = NewSite(13 | Site.ErrorCode) });
+            EmitRaise(13, true);
         else
             EmitConditionalJumpTo(mnemonic == Mnemonic.Loope ? 4 : 5, target);
         _e.FixShortHere(zero);

@@ -65,10 +65,13 @@ internal sealed unsafe partial class BlockTranslator
         }
     }
 
-    /// <summary>Shifts by a count that may be 0 and repeated compares leave the flags.</summary>
-    private static bool KeepsFlagsAtTimes(in Instruction instruction) => instruction.Mnemonic is
+    private static bool IsShift(in Instruction instruction) => instruction.Mnemonic is
         Mnemonic.Shl or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Sal or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or
-        Mnemonic.Shld or Mnemonic.Shrd || instruction.HasRepPrefix || instruction.HasRepnePrefix;
+        Mnemonic.Shld or Mnemonic.Shrd;
+
+    /// <summary>Shifts by a count that may be 0 and repeated compares leave the flags.</summary>
+    private static bool KeepsFlagsAtTimes(in Instruction instruction) =>
+        IsShift(instruction) || instruction.HasRepPrefix || instruction.HasRepnePrefix;
 
     /// <summary>What the manuals leave undefined after these, some processors leave as it was.</summary>
     private static bool KeepsUndefinedFlags(in Instruction instruction) => instruction.Mnemonic is
@@ -79,8 +82,7 @@ internal sealed unsafe partial class BlockTranslator
         var modified = instruction.RflagsModified & Arithmetic;
         if (instruction.IsStringInstruction && (instruction.HasRepPrefix || instruction.HasRepnePrefix))
             return modified == 0 ? FlagEffect.None : FlagEffect.Some;
-        if (instruction.Mnemonic is Mnemonic.Shl or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Sal or Mnemonic.Rol or Mnemonic.Ror or
-            Mnemonic.Rcl or Mnemonic.Rcr or Mnemonic.Shld or Mnemonic.Shrd)
+        if (IsShift(instruction))
         {
             int last = instruction.OpCount - 1;
             if (instruction.GetOpKind(last) != OpKind.Immediate8)

@@ -3,17 +3,13 @@ using System.Text.Json;
 using ImgKit.Block;
 using ImgKit.Block.Filters;
 using ImgKit.Block.Jobs.Info;
+using ImgKit.Machine.Devices.Storage;
 
 namespace ImgKit.Machine.Monitors;
 
 /// <summary>What programs are told of drives: <c>query-block</c>. Names and types: QEMU's qapi/block-core.json, BlockInfo.</summary>
 internal static class BlockInfo
 {
-    private static readonly (string Name, string Limit)[] Limits =
-    [
-        ("bps", "bps-total"), ("bps_rd", "bps-read"), ("bps_wr", "bps-write"), ("iops", "iops-total"), ("iops_rd", "iops-read"), ("iops_wr", "iops-write"),
-    ];
-
     internal static void Write(Utf8JsonWriter w, Drive d)
     {
         w.WriteStartObject();
@@ -49,7 +45,7 @@ internal static class BlockInfo
         w.WriteNumber("backing_file_depth", MediaCommands.Depth(media));
         if (media.Backing != null)
             w.WriteString("backing_file", media.Backing.FileName);
-        foreach (var (name, limit) in Limits)
+        foreach (var (name, limit) in DriveDescription.PlainLimits)
             w.WriteNumber(name, d.Limits.GetValueOrDefault(limit));
         w.WriteStartObject("cache");
         w.WriteBoolean("writeback", d.CacheMode.StartsWith("writeback", StringComparison.Ordinal));

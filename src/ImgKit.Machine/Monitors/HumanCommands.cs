@@ -97,7 +97,7 @@ public sealed class HumanCommands(Pc pc)
         new("status", [], "", "show the current VM status (running|paused)", (h, _) => $"VM status: {(h.Pc.IsRunning ? "running"
             : h.Pc.State == RunState.Paused ? "paused" : $"paused ({h.Pc.State.Name()})")}\n"),
         new("uuid", [], "", "show the current VM UUID", (h, _) => h.Pc.Options.Uuid + "\n"),
-        new("version", [], "", "show the version of kvm", (_, _) => $"7.2.22 (ImgKit {typeof(Pc).Assembly.GetName().Version?.ToString(3)})\n"),
+        new("version", [], "", "show the version of kvm", (_, _) => $"{ProductVersion.Peer} (ImgKit {ProductVersion.Own})\n"),
     ];
 
     private static string SendKeys(HumanCommands human, MonitorArguments a)

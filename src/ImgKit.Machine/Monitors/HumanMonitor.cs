@@ -36,7 +36,7 @@ public sealed class HumanMonitor
 
     private void Greet()
     {
-        Write(_greeted ? "\r\n" + Prompt : $"QEMU 7.2.22 monitor - type 'help' for more information\r\n{Prompt}");
+        Write(_greeted ? "\r\n" + Prompt : $"QEMU {ProductVersion.Peer} monitor - type 'help' for more information\r\n{Prompt}");
         _greeted = true;
     }
 

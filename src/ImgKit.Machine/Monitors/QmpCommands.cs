@@ -131,12 +131,13 @@ internal static class QmpCommands
     /// <summary>The version that we answer for, and our own.</summary>
     internal static void WriteVersion(Utf8JsonWriter w)
     {
+        var peer = Version.Parse(ProductVersion.Peer);
         w.WriteStartObject("qemu");
-        w.WriteNumber("micro", 22);
-        w.WriteNumber("minor", 2);
-        w.WriteNumber("major", 7);
+        w.WriteNumber("micro", peer.Build);
+        w.WriteNumber("minor", peer.Minor);
+        w.WriteNumber("major", peer.Major);
         w.WriteEndObject();
-        w.WriteString("package", $"ImgKit {typeof(Pc).Assembly.GetName().Version?.ToString(3)}");
+        w.WriteString("package", $"ImgKit {ProductVersion.Own}");
     }
 
     private static Action<Utf8JsonWriter>? Do(Action action)

@@ -36,6 +36,9 @@ internal sealed class DriveDescription
         ("iops_max", "iops-total-max"), ("iops_rd_max", "iops-read-max"), ("iops_wr_max", "iops-write-max"), ("iops_size", "iops-size"), ("group", "group"),
     ];
 
+    /// <summary>Those without bursts, by both names.</summary>
+    internal static ReadOnlySpan<(string Old, string New)> PlainLimits => Limits.AsSpan(0, 6);
+
     private bool? _writeBack;
     private bool _errorsGiven;
     private int _bus = -1, _unit = -1;
