@@ -141,8 +141,12 @@ public sealed partial class Pc : IMachineControl, IDisposable
             _apicBus.IoApic = _ioApic;
             _apicBus.Pic = _pic;
         }
+        // Where the kernel has local APICs, nobody can tell whether a tick waits there.
+        var ticks = Add(new TickLine(Services.IsaLine(0), _apicBus != null && options.DeliversLateTicks ? LookAtTicks : null));
+        if (_apicBus != null)
+            _apicBus.Taken = _pic!.Taken = ticks.Taken;
         if (controllers != InterruptControllers.Kernel)
-            _pit = Add(new Pit(Services, Services.IsaLine(0)));
+            _pit = Add(new Pit(Services, ticks));
 
         var a20 = Add(new A20Gate(Services, Engine.SetA20));
         Keyboard = Add(new I8042(Services, a20));
@@ -151,10 +155,10 @@ public sealed partial class Pc : IMachineControl, IDisposable
             foreach (var t in _vcpus.Threads)
                 t.Cpu.IgnoreFpuErrors();
         }));
-        _rtc = Add(new Rtc(Services, Services.IsaLine(8), options.Date));
+        _rtc = Add(new Rtc(Services, Services.IsaLine(8), options.Date) { DeliversLateTicks = options.DeliversLateRtcTicks });
         Dma = Add(new Dma8237(Services));
         if (options.HasHpet)
-            Add(new Hpet(Services, gsi, replaced =>
+            Add(new Hpet(Services, gsi, ticks, replaced =>
             {
                 _pit?.SetLegacyReplaced(replaced);
                 Engine.SetTimerReplaced(replaced);
@@ -216,6 +220,16 @@ public sealed partial class Pc : IMachineControl, IDisposable
         FwCfg = Add(new FwCfg(Services));
         if (options is { Kernel: not null, StartsKernelByFirmware: false })
             _kernel = new KernelLoader(options.Kernel, options.InitialRamDisks, options.CommandLine);
+    }
+
+    // A guest that has the I/O APIC pass the timer on does not listen to the PIC for it.
+    private TickState LookAtTicks()
+    {
+        var (open, waiting) = _ioApic!.Look(2, _apicBus!);
+        if (open)
+            return new TickState(2, waiting);
+        (open, waiting) = _pic!.Look(0);
+        return open ? new TickState(1, waiting) : default;
     }
 
     /// <summary>What devices are given.</summary>

@@ -85,6 +85,12 @@ public sealed class PcOptions
     /// <summary>Date and time at the start.</summary>
     public DateTime Date { get; init; } = DateTime.UtcNow;
 
+    /// <summary>Ticks of the interval timer that the guest was not able to take follow late; else they are lost.</summary>
+    public bool DeliversLateTicks { get; init; } = true;
+
+    /// <summary>Likewise the periodic interrupts of the real-time clock.</summary>
+    public bool DeliversLateRtcTicks { get; init; }
+
     /// <summary>System UUID.</summary>
     public Guid Uuid { get; init; }
 

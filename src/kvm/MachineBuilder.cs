@@ -85,6 +85,8 @@ internal sealed class MachineBuilder : IDisposable
             BootStrict = s.BootStrict,
             DebugConsole = s.DebugConsole == null ? null : With($"-debugcon {s.DebugConsole}", () => _chars.Make(s.DebugConsole, "debugcon")),
             Date = StartDate(s.RtcBase),
+            DeliversLateTicks = s.ReinjectPitTicks,
+            DeliversLateRtcTicks = s.ReinjectRtcTicks,
             Uuid = s.Uuid,
             Name = s.Name,
             NoReboot = s.NoReboot,

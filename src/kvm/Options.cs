@@ -46,7 +46,7 @@ internal static class Options
         new("boot", "[order=drives][,once=drives][,menu=on|off][,splash=file][,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
             "drives: floppy (a), hard disk (c), CD-ROM (d), network (n)", Boot),
         new("device", "driver[,prop[=value][,...]]", "add a device ('-device help' lists them)", Device),
-        new("global", "driver.property=value", "set a property of all devices of a type (also isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate; kvm-pit: lost_tick_policy=delay|discard)", Global),
+        new("global", "driver.property=value", "set a property of all devices of a type (also isa-fdc: driveA, driveB, fdtypeA, fdtypeB, check_media_rate; kvm-pit: lost_tick_policy=delay|discard; mc146818rtc: lost_tick_policy=discard|slew)", Global),
         new("kernel", "file", "start a kernel: Linux (any), ELF with PVH entry, Multiboot", (s, v) => s.Kernel = v),
         new("append", "cmdline", "command line of the kernel", (s, v) => s.CommandLine = v),
         new("initrd", "file", "initial RAM disk of the kernel", (s, v) => s.InitialRamDisk = v),
@@ -390,9 +390,9 @@ internal static class Options
                 }
         if (driver == null || property == null || text == null)
             throw new UsageException("driver, property and value are needed");
-        if (driver == "kvm-pit" && property.Replace('-', '_') == "lost_tick_policy" && text is "delay" or "discard")
+        if (driver is "kvm-pit" or "mc146818rtc" && property == "lost_tick_policy")
         {
-            s.ReinjectPitTicks = text == "delay";
+            LostTicks(s, driver, text);
             return;
         }
         bool known = driver == "isa-fdc" ? FloppyGlobals.Contains(property)
@@ -400,6 +400,19 @@ internal static class Options
         if (!known)
             throw new UsageException($"Property '{driver}.{property}' not found");
         s.Globals.Add((driver, property, text));
+    }
+
+    private static void LostTicks(Settings s, string driver, string policy)
+    {
+        bool isPit = driver == "kvm-pit";
+        if (policy is not ("delay" or "discard" or "merge" or "slew"))
+            throw new UsageException($"can't apply global {driver}.lost_tick_policy={policy}: Parameter 'lost_tick_policy' does not accept value '{policy}'");
+        if (policy != "discard" && policy != (isPit ? "delay" : "slew"))
+            throw new UsageException(isPit ? $"Can't initialize in-kernel PIT: {policy} lost tick policy is not supported" : "Invalid lost tick policy.");
+        if (isPit)
+            s.ReinjectPitTicks = policy == "delay";
+        else
+            s.ReinjectRtcTicks = policy == "slew";
     }
 
     private static void Name(Settings s, string value)
@@ -431,7 +444,9 @@ internal static class Options
                     s.RtcBase = v;
                     break;
                 case "clock" when v is "host" or "vm" or "rt":
+                    break;
                 case "driftfix" when v is "none" or "slew":
+                    s.ReinjectRtcTicks = v == "slew";
                     break;
                 case "clock" or "driftfix":
                     throw new UsageException($"invalid option value '{v}'");

@@ -25,6 +25,8 @@ internal sealed class Settings
     internal bool Smm { get; set; } = true;
     internal string? Accelerator { get; set; }
     internal bool ReinjectPitTicks { get; set; } = true;
+
+    internal bool ReinjectRtcTicks { get; set; }
     internal string? Cpu { get; set; }
     internal ulong Memory { get; set; } = 128 << 20;
     internal int Processors { get; set; } = 1;

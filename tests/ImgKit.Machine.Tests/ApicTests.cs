@@ -139,13 +139,17 @@ public sealed class ApicTests : IDisposable
     }
 
     [Fact]
-    public void An_edge_at_a_masked_input_of_the_io_apic_waits()
+    public void An_edge_at_a_masked_input_of_the_io_apic_is_not_seen_but_a_level_is_afterwards()
     {
         Route(4, 0x10033);
         _ioApic.SetLine(4, true);
-        Assert.False(_cpus[0].Line);
         Route(4, 0x33);
-        Assert.Equal(0x33, _apics[0].Acknowledge());
+        Assert.False(_cpus[0].Line);
+        Route(5, 0x18034);
+        _ioApic.SetLine(5, true);
+        Assert.False(_cpus[0].Line);
+        Route(5, 0x8034);
+        Assert.Equal(0x34, _apics[0].Acknowledge());
     }
 
     private void Route(int pin, uint low)

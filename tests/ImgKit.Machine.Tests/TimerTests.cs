@@ -12,7 +12,7 @@ public sealed class TimerTests : IDisposable
     [Fact]
     public void The_pit_in_mode_2_interrupts_with_its_period()
     {
-        _ = new Pit(_board.Services, _board.Services.IsaLine(0));
+        _ = new Pit(_board.Services, new TickLine(_board.Services.IsaLine(0), null));
         _board.Out(0x43, 0x34);
         _board.Out(0x40, 11932 & 0xFF);
         _board.Out(0x40, 11932 >> 8);
@@ -24,7 +24,7 @@ public sealed class TimerTests : IDisposable
     [Fact]
     public void The_pit_in_mode_3_is_high_for_half_of_its_period()
     {
-        _ = new Pit(_board.Services, _board.Services.IsaLine(0));
+        _ = new Pit(_board.Services, new TickLine(_board.Services.IsaLine(0), null));
         _board.Out(0x43, 0x36);
         _board.Out(0x40, 0);
         _board.Out(0x40, 0x80);
@@ -38,7 +38,7 @@ public sealed class TimerTests : IDisposable
     [Fact]
     public void The_pit_in_mode_0_goes_high_once_at_the_end_of_its_count()
     {
-        _ = new Pit(_board.Services, _board.Services.IsaLine(0));
+        _ = new Pit(_board.Services, new TickLine(_board.Services.IsaLine(0), null));
         _board.Out(0x61, 1);
         _board.Out(0x43, 0xB0);
         Assert.Equal(0u, _board.In(0x61) & 0x20);
@@ -52,7 +52,7 @@ public sealed class TimerTests : IDisposable
     [Fact]
     public void A_latched_count_stands_still_and_is_read_low_byte_first()
     {
-        _ = new Pit(_board.Services, _board.Services.IsaLine(0));
+        _ = new Pit(_board.Services, new TickLine(_board.Services.IsaLine(0), null));
         _board.Out(0x43, 0x34);
         _board.Out(0x40, 0);
         _board.Out(0x40, 0x10);
@@ -139,7 +139,7 @@ public sealed class TimerTests : IDisposable
     {
         var gsi = new LineRecorder();
         bool replaced = false;
-        var hpet = new Hpet(_board.Services, gsi, on => replaced = on);
+        var hpet = new Hpet(_board.Services, gsi, new TickLine(_board.Services.IsaLine(0), null), on => replaced = on);
         hpet.MmioWrite(0x10, 1, 8);
         _board.Pass(1000);
         Assert.Equal(100u, hpet.MmioRead(0xF0, 8));

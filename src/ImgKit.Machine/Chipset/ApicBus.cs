@@ -15,6 +15,18 @@ public sealed class ApicBus : IMessageInterruptSink
     /// <summary>The PIC behind LINT0.</summary>
     public Pic? Pic { get; set; }
 
+    /// <summary>Told when a processor has taken an interrupt from its APIC.</summary>
+    public Action? Taken { get; set; }
+
+    /// <summary>Whether a vector waits in an APIC that a message to <paramref name="address"/> reaches.</summary>
+    public bool Waits(ulong address, byte vector)
+    {
+        foreach (var a in _apics)
+            if (a.Matches((uint)(address >> 12 & 0xFF), (address & 4) != 0) && a.IsRequested(vector))
+                return true;
+        return false;
+    }
+
     /// <summary>Adds the next processor's APIC.</summary>
     public LocalApic Add(MachineServices services, IApicProcessor cpu)
     {

@@ -13,6 +13,7 @@ public sealed class Hpet : Device, IMmioHandler
 
     private readonly VirtualClock _clock;
     private readonly IInterruptSink _gsi;
+    private readonly TickLine _irq0;
     private readonly Action<bool> _legacy;
     private readonly ClockTimer[] _timers = new ClockTimer[Timers];
     private readonly ulong[] _config = new ulong[Timers], _comparator = new ulong[Timers], _period = new ulong[Timers];
@@ -22,11 +23,13 @@ public sealed class Hpet : Device, IMmioHandler
     /// <summary>Makes one.</summary>
     /// <param name="services">what the machine gives.</param>
     /// <param name="gsi">I/O APIC inputs (and, for 0..15, PIC lines).</param>
+    /// <param name="irq0">the timer's line, for timer 0 when it takes that over.</param>
     /// <param name="legacy">told when the timer takes lines 0 and 8 over from PIT and RTC, or gives them back.</param>
-    public Hpet(MachineServices services, IInterruptSink gsi, Action<bool> legacy)
+    public Hpet(MachineServices services, IInterruptSink gsi, TickLine irq0, Action<bool> legacy)
     {
         _clock = services.Clock;
         _gsi = gsi;
+        _irq0 = irq0;
         _legacy = legacy;
         for (int i = 0; i < Timers; i++)
         {
@@ -75,18 +78,25 @@ public sealed class Hpet : Device, IMmioHandler
 
     private void Due(int n)
     {
+        ulong ticks = 1;
         if ((_config[n] & Periodic) != 0 && _period[n] != 0)
         {
             ulong now = Counter, behind = now - _comparator[n];
             if ((_config[n] & Force32) != 0)
                 behind = (uint)behind;
             if (behind < ulong.MaxValue / 2)
-                _comparator[n] += (behind / _period[n] + 1) * _period[n];
+            {
+                ticks += behind / _period[n];
+                _comparator[n] += ticks * _period[n];
+            }
             // Anything faster than 20 us is a storm.
             if (_period[n] >= 20_000 / TickNanoseconds)
                 Arm(n);
             else
+            {
+                ticks = 1;
                 _timers[n].Arm(_clock.Now + 20_000);
+            }
         }
         if ((_config[n] & LevelTriggered) != 0)
         {
@@ -94,6 +104,8 @@ public sealed class Hpet : Device, IMmioHandler
             if ((_config[n] & Enabled) != 0)
                 _gsi.SetLine(Route(n), true);
         }
+        else if ((_config[n] & Enabled) != 0 && IsLegacy && n == 0)
+            _irq0.Pulse(ticks);
         else if ((_config[n] & Enabled) != 0)
         {
             _gsi.SetLine(Route(n), true);
@@ -167,6 +179,8 @@ public sealed class Hpet : Device, IMmioHandler
             }
             else if ((register & 0x18) == 8)
                 SetComparator(n, offset, value, size);
+            if (n == 0 && IsLegacy)
+                _irq0.Restart();
             Arm(n);
         }
     }

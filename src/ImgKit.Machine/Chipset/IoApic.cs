@@ -38,7 +38,8 @@ public sealed class IoApic : Device, IInterruptSink, IMmioHandler
         if (asserted)
         {
             _lines |= bit;
-            if (!was || (_entries[line] & Level) != 0)
+            // An edge is not seen while its input is masked; a level is, afterwards.
+            if ((_entries[line] & Level) != 0 || !was && (_entries[line] & Masked) == 0)
                 _pending |= bit;
         }
         else
@@ -48,6 +49,18 @@ public sealed class IoApic : Device, IInterruptSink, IMmioHandler
                 _pending &= ~bit;
         }
         Service(line);
+    }
+
+    /// <summary>Whether an edge of an input is passed on to local APICs, and whether the last one waits there to be taken.</summary>
+    /// <param name="pin">the input.</param>
+    /// <param name="bus">who is asked.</param>
+    public (bool IsOpen, bool IsWaiting) Look(int pin, ApicBus bus)
+    {
+        // Fixed and lowest-priority delivery; the other modes have no request that would wait.
+        if ((_entries[pin] & (Masked | Level)) != 0 || (_entries[pin] >> 8 & 7) > 1)
+            return (false, false);
+        var (address, data) = Message(pin);
+        return (true, bus.Waits(address, (byte)data));
     }
 
     private (ulong Address, uint Data) Message(int pin)

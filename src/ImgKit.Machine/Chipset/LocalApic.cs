@@ -158,8 +158,11 @@ public sealed partial class LocalApic : Device
         else if (TakesExternal)
             vector = _bus.AcknowledgeExternal();
         Update();
+        _bus.Taken?.Invoke();
         return vector;
     }
+
+    internal bool IsRequested(byte vector) => (_irr[vector >> 5] >> vector & 1) != 0;
 
     /// <summary>The level of LINT0: the PIC's output.</summary>
     internal void SetExternal(bool asserted)

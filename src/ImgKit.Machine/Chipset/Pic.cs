@@ -29,8 +29,11 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
     /// <summary>The INTR output.</summary>
     public bool Output => _outputLevel;
 
-    /// <summary>Told of each end of interrupt for a line 0..15, for a line's device that must know.</summary>
-    public event Action<int>? EndOfInterrupt;
+    /// <summary>Told when the processor has taken a request of the master: for a line's device that must know.</summary>
+    public Action? Taken { get; set; }
+
+    /// <summary>Whether a line 0..7 is let through, and whether its request waits to be taken.</summary>
+    public (bool IsOpen, bool IsWaiting) Look(int line) => _master.Look(line);
 
     /// <inheritdoc/>
     public void SetLine(int line, bool asserted)
@@ -67,6 +70,7 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
             vector = _master.VectorBase + line;
         }
         Update();
+        Taken?.Invoke();
         return vector;
     }
 
@@ -90,7 +94,10 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
         var chip = port < 0x80 ? _master : _slave;
         uint value = chip.Read(port & 1, out bool polled);
         if (polled)
+        {
             Update();
+            Taken?.Invoke();
+        }
         return value;
     }
 
@@ -102,12 +109,7 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
         else if (port is 0x4D1)
             _slave.Elcr = (byte)(value & 0xDE);
         else
-        {
-            bool master = port < 0x80;
-            int ended = (master ? _master : _slave).Write(port & 1, (byte)value);
-            if (ended >= 0)
-                EndOfInterrupt?.Invoke(master ? ended : ended + 8);
-        }
+            (port < 0x80 ? _master : _slave).Write(port & 1, (byte)value);
         Update();
     }
 
@@ -143,6 +145,8 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
             get => _elcr;
             set => _elcr = value;
         }
+
+        internal (bool IsOpen, bool IsWaiting) Look(int line) => ((_imr >> line & 1) == 0 && _initStep == 0, (_irr >> line & 1) != 0);
 
         private bool IsLevel(int line) => _levelAll || (_elcr >> line & 1) != 0;
 
@@ -216,8 +220,7 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
             return address != 0 ? _imr : _readIsr ? _isr : _irr;
         }
 
-        /// <summary>Returns the line whose interrupt ended, or -1.</summary>
-        internal int Write(int address, byte value)
+        internal void Write(int address, byte value)
         {
             if (address == 0 && (value & 0x10) != 0)
             {
@@ -228,10 +231,16 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
                 _needIcw4 = (value & 1) != 0;
                 _single = (value & 2) != 0;
                 _levelAll = (value & 8) != 0;
-                return -1;
+                return;
             }
             if (address == 0)
-                return (value & 8) != 0 ? Ocw3(value) : Ocw2(value);
+            {
+                if ((value & 8) != 0)
+                    Ocw3(value);
+                else
+                    Ocw2(value);
+                return;
+            }
             switch (_initStep)
             {
                 case 0:
@@ -250,10 +259,9 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
                     _initStep = 0;
                     break;
             }
-            return -1;
         }
 
-        private int Ocw3(byte value)
+        private void Ocw3(byte value)
         {
             if ((value & 4) != 0)
                 _poll = true;
@@ -261,10 +269,9 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
                 _readIsr = (value & 1) != 0;
             if ((value & 0x40) != 0)
                 _specialMask = (value & 0x20) != 0;
-            return -1;
         }
 
-        private int Ocw2(byte value)
+        private void Ocw2(byte value)
         {
             int line = value & 7;
             switch (value >> 5)
@@ -272,31 +279,29 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
                 case 0:
                 case 4:
                     _rotateOnAutoEoi = value >> 5 == 4;
-                    return -1;
+                    break;
                 case 1:
                 case 5:
                 {
                     int p = Priority(_isr);
                     if (p == 8)
-                        return -1;
+                        break;
                     line = (_lowest + 1 + p) & 7;
                     _isr &= (byte)~(1 << line);
                     if (value >> 5 == 5)
                         _lowest = (byte)line;
-                    return line;
+                    break;
                 }
                 case 3:
                     _isr &= (byte)~(1 << line);
-                    return line;
+                    break;
                 case 6:
                     _lowest = (byte)line;
-                    return -1;
+                    break;
                 case 7:
                     _isr &= (byte)~(1 << line);
                     _lowest = (byte)line;
-                    return line;
-                default:
-                    return -1;
+                    break;
             }
         }
 

@@ -10,13 +10,13 @@ public sealed class Pit : Device, IPortHandler
 
     private readonly Channel[] _channels;
     private readonly VirtualClock _clock;
-    private readonly InterruptLine _irq0;
+    private readonly TickLine _irq0;
     private readonly ClockTimer _timer;
     private byte _port61;
     private bool _irqDisabled;
 
     /// <summary>Makes the timer at its usual ports.</summary>
-    public Pit(MachineServices services, InterruptLine irq0)
+    public Pit(MachineServices services, TickLine irq0)
     {
         _clock = services.Clock;
         _irq0 = irq0;
@@ -41,7 +41,8 @@ public sealed class Pit : Device, IPortHandler
             _timer.Cancel();
             _irq0.Set(false);
         }
-        else
+        _irq0.Restart();
+        if (!replaced)
             UpdateIrq(_clock.Now);
     }
 
@@ -90,8 +91,11 @@ public sealed class Pit : Device, IPortHandler
         }
         else
             _channels[n = (int)(value >> 6)].SetMode((byte)value);
-        if (n == 0)
-            UpdateIrq(_clock.Now);
+        if (n != 0)
+            return;
+        UpdateIrq(_clock.Now);
+        if (!_irqDisabled)
+            _irq0.Restart();
     }
 
     private void UpdateIrq(long now)

@@ -17,6 +17,10 @@ public sealed class Rtc : Device, IPortHandler
     private long _offset;           // seconds since 1970 of the clock's date, less virtual time
     private long _periodStart;
     private bool _irqDisabled;
+    private int _owed, _inRow;
+
+    // So many late interrupts follow one another at once, so that the guest gets to its work between them.
+    private const int MostInRow = 20;
 
     /// <summary>Makes the clock.</summary>
     /// <param name="services">what the machine gives.</param>
@@ -37,6 +41,9 @@ public sealed class Rtc : Device, IPortHandler
 
     /// <inheritdoc/>
     public override string TypeName => "mc146818rtc";
+
+    /// <summary>Periodic interrupts that the guest was not able to take follow late (<c>-rtc driftfix=slew</c>): each when it has read register C.</summary>
+    public bool DeliversLateTicks { get; init; }
 
     /// <summary>Called after the guest has set the date, with the seconds by which it now differs from the start's.</summary>
     public event Action<long>? DateChanged;
@@ -127,6 +134,12 @@ public sealed class Rtc : Device, IPortHandler
                 }
                 _memory[C] = 0;
                 _irq8.Set(false);
+                if (_owed > 0 && _inRow < MostInRow)
+                {
+                    _owed--;
+                    _inRow++;
+                    Raise(PeriodicFlag);
+                }
                 return flags;
             }
             default:
@@ -156,7 +169,10 @@ public sealed class Rtc : Device, IPortHandler
             case A:
                 bool halted = Halted;
                 StoreDate();
+                long oldPeriod = Period;
                 _memory[A] = (byte)(v & 0x7F);
+                // The guest takes late ones for ticks of the new rate.
+                _owed = Period == 0 ? 0 : (int)Math.Min(_owed * oldPeriod / Period, TickLine.MostOwed);
                 if (halted && !Halted)
                     LoadDate();
                 Rearm();
@@ -205,7 +221,10 @@ public sealed class Rtc : Device, IPortHandler
             ArmPeriodic();
         }
         else
+        {
             _periodic.Cancel();
+            _owed = 0;
+        }
         if ((_memory[B] & (AlarmFlag | UpdateFlag)) != 0 && !Halted)
             _update.Arm((_clock.Now / 1_000_000_000 + 1) * 1_000_000_000);
         else
@@ -221,6 +240,12 @@ public sealed class Rtc : Device, IPortHandler
 
     private void PeriodicDue()
     {
+        if (DeliversLateTicks && !_irqDisabled)
+        {
+            long missed = (_clock.Now - _periodic.Deadline) * 32768 / 1_000_000_000 / Period + ((_memory[C] & PeriodicFlag) != 0 ? 1 : 0);
+            _owed = (int)Math.Min(_owed + missed, TickLine.MostOwed);
+            _inRow = 0;
+        }
         Raise(PeriodicFlag);
         ArmPeriodic();
     }
@@ -255,6 +280,7 @@ public sealed class Rtc : Device, IPortHandler
         _memory[C] = 0;
         _index = 0;
         _irqDisabled = false;
+        _owed = _inRow = 0;
         _irq8.Set(false);
         Rearm();
     }
@@ -268,6 +294,8 @@ public sealed class Rtc : Device, IPortHandler
         state.Field("period-start", ref _periodStart);
         state.Field("irq-disabled", ref _irqDisabled);
         state.Field("last-update", ref _lastUpdate);
+        state.Field("owed", ref _owed);
+        state.Field("in-row", ref _inRow);
         _periodic.Describe(state, "periodic");
         _update.Describe(state, "update");
     }

@@ -90,7 +90,19 @@ internal sealed class VcpuBus(MachineServices services) : IVcpuBus
             return index == 0x1B ? Apic.SetBase(value) : index is >= 0x800 and <= 0x8FF or 0x6E0 && Apic.WriteMsr(index, value);
     }
 
-    public ulong ReadTimeStampCounter(Vcpu cpu) => (ulong)services.Clock.Now;
+    // So late may the event loop be before a processor that sees the time does its work.
+    private const long LatestTimers = 500_000;
+
+    /// <summary>The time, and what the devices' timers have done until then: on a busy host this thread may have got a processor before the event loop's,
+    /// and a guest that counts ticks over a time must not see the time without the ticks.</summary>
+    public ulong ReadTimeStampCounter(Vcpu cpu)
+    {
+        long now = services.Clock.Now;
+        if (services.Clock.Behind(now) > LatestTimers && !services.Lock.IsHeldByCurrentThread)
+            lock (services.Lock)
+                services.Clock.RunDue();
+        return (ulong)now;
+    }
 
     public void EndOfInterrupt(Vcpu cpu, byte vector)
     {

@@ -13,6 +13,7 @@ public sealed class VirtualClock
     private long _offset;       // Now = host - _offset while running
     private long _stoppedAt;
     private volatile bool _running;
+    private long _first = long.MaxValue;    // no deadline is earlier
 
     /// <summary>Makes a stopped clock at time 0.</summary>
     /// <param name="wakeAt">told of an earlier deadline, in host monotonic nanoseconds (long.MaxValue: none).</param>
@@ -31,6 +32,9 @@ public sealed class VirtualClock
 
     /// <summary>Virtual nanoseconds since the machine was made. From any thread.</summary>
     public long Now => _running ? HostNow - Volatile.Read(ref _offset) : Volatile.Read(ref _stoppedAt);
+
+    /// <summary>How far behind the event loop is: nanoseconds since the first deadline that it has not served yet; negative when none is due. From any thread.</summary>
+    public long Behind(long now) => now - Volatile.Read(ref _first);
 
     /// <summary>True between <see cref="Start"/> and <see cref="Stop"/>.</summary>
     public bool IsRunning => _running;
@@ -88,6 +92,8 @@ public sealed class VirtualClock
             timer.Listed = true;
             _armed.Add(timer);
         }
+        if (timer.Deadline < _first)
+            Volatile.Write(ref _first, timer.Deadline);
         if (_running)
             _wakeAt(timer.Deadline + _offset);
     }
@@ -101,7 +107,7 @@ public sealed class VirtualClock
         }
     }
 
-    /// <summary>Runs what is due and asks to be woken for the next; called by the event loop under the machine lock.</summary>
+    /// <summary>Runs what is due and asks to be woken for the next; called under the machine lock, by the event loop or whoever finds it late.</summary>
     public void RunDue()
     {
         if (!_running)
@@ -125,12 +131,13 @@ public sealed class VirtualClock
         long next = long.MaxValue;
         foreach (var t in _armed)
             next = Math.Min(next, t.Deadline);
+        Volatile.Write(ref _first, next);
         if (next != long.MaxValue)
             _wakeAt(next + _offset);
     }
 }
 
-/// <summary>A timer on the virtual clock. Its action runs once, on the event loop's thread, under the machine lock.</summary>
+/// <summary>A timer on the virtual clock. Its action runs once, under the machine lock, on the event loop's thread or a processor's.</summary>
 public sealed class ClockTimer
 {
     private readonly VirtualClock _clock;
