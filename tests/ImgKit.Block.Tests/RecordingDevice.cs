@@ -131,6 +131,8 @@ internal sealed class MemoryProtocol
 
         public override void Resize(long length, ResizeOptions options = default) => device.Resize(length, options);
 
+        public override void Discard(long offset, long count) => device.Discard(offset, count);
+
         public override void Flush() => device.Flush();
     }
 }

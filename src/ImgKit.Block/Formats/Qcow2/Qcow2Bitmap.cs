@@ -64,7 +64,7 @@ internal sealed class Qcow2Bitmap(string name, int granularityBits)
     /// <summary>Bytes that the bits take, stored.</summary>
     public static long StoredBytes(long length, int granularityBits) => DivUp(BitCount(length, granularityBits), 8);
 
-    public void SetBits(ulong[] bits) => _bits = bits;
+    public void SetBits(ulong[] bits) => Volatile.Write(ref _bits, bits);
 
     public void NewBits(long length) => _bits = new ulong[DivUp(BitCount(length, GranularityBits), 64)];
 

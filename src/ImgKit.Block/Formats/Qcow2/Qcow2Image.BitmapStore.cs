@@ -74,10 +74,18 @@ internal sealed partial class Qcow2Image
     {
         if (bitmap.IsLoaded)
             return;
-        bitmap.NewBits(_length);
-        if (bitmap.TableOffset == 0)
-            return;
-        var bytes = bitmap.StoredView(_length);
+        // Shown to others, and taken for loaded, only when all of it is there.
+        var loaded = new Qcow2Bitmap(bitmap.Name, bitmap.GranularityBits);
+        loaded.NewBits(_length);
+        if (bitmap.TableOffset != 0)
+            ReadBits(bitmap, loaded.StoredView(_length));
+        // Bits behind the disk's end mean nothing.
+        loaded.Resize(_length);
+        bitmap.SetBits(loaded.Bits);
+    }
+
+    private void ReadBits(Qcow2Bitmap bitmap, Span<byte> bytes)
+    {
         var table = ReadBitmapTable(bitmap);
         for (int i = 0; i < table.Length && (long)i << _clusterBits < bytes.Length; i++)
         {
@@ -90,8 +98,6 @@ internal sealed partial class Qcow2Image
             else if ((entry & 1) != 0)
                 part.Fill(0xFF);
         }
-        // Bits behind the disk's end mean nothing.
-        bitmap.Resize(_length);
     }
 
     /// <summary>Only the flags of directory entries change: in place.</summary>

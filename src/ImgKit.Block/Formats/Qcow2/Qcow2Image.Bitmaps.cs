@@ -116,14 +116,22 @@ internal sealed partial class Qcow2Image : IBitmapImage
     /// <inheritdoc/>
     public (bool Dirty, long Length) GetBitmapExtent(string name, long offset, long count)
     {
-        CheckRange(offset, count);
         var bitmap = FindBitmap(name);
         if (!bitmap.IsLoaded)
         {
             using var alone = _gate.EnterExclusive();
             LoadBits(bitmap);
         }
-        return bitmap.Extent(offset, count);
+        int ticket = _gate.Enter();
+        try
+        {
+            CheckRange(offset, count);
+            return bitmap.Extent(offset, count);
+        }
+        finally
+        {
+            _gate.Exit(ticket);
+        }
     }
 
     private Qcow2Bitmap FindBitmap(string name, bool allowInconsistent = false)
@@ -189,15 +197,22 @@ internal sealed partial class Qcow2Image : IBitmapImage
         }
     }
 
-    /// <summary>Bitmaps for a disk of another length. Alone.</summary>
-    private void ResizeBitmaps(long length)
+    /// <summary>Makes sure that <see cref="ResizeBitmaps"/> will find nothing to complain of. Alone.</summary>
+    private void BeforeResizeOfBitmaps()
     {
         foreach (var b in _bitmaps)
             if (b.IsInconsistent)
                 throw Inconsistent(b.Name);
         foreach (var b in _bitmaps)
-        {
             LoadBits(b);
+    }
+
+    /// <summary>Bitmaps for a disk of another length: before it is longer, and after it is shorter, so that at no time a place on the disk has no
+    /// bit. Alone.</summary>
+    private void ResizeBitmaps(long length)
+    {
+        foreach (var b in _bitmaps)
+        {
             b.Resize(length);
             b.IsModified = true;
         }

@@ -14,7 +14,7 @@ internal sealed partial class Qcow2Image
     internal void TableCached()
     {
         long wait = _options.CleanInterval * 1000L;
-        if (wait is 0 or >= uint.MaxValue || Volatile.Read(ref _cleanerArmed) != 0 || (!_options.CleanIntervalGiven && _l2.Count <= NotWorthCleaning))
+        if (_disposed || wait is 0 or >= uint.MaxValue || Volatile.Read(ref _cleanerArmed) != 0 || (!_options.CleanIntervalGiven && _l2.Count <= NotWorthCleaning))
             return;
         if (Interlocked.Exchange(ref _cleanerArmed, 1) != 0)
             return;

@@ -42,15 +42,15 @@ internal sealed partial class Qcow2Image : ICompressingDevice
     /// <inheritdoc/>
     public void WriteCompressed(long offset, ReadOnlySpan<byte> compressed, int unitLength)
     {
-        CheckRange(offset, unitLength);
         CheckWritable();
         if (_hasDataFile)
             throw new ImageException(ImageErrorKind.Unsupported, "Operation not supported", FileName) { Errno = 95 };
-        if ((offset & _clusterMask) != 0 || (unitLength != _clusterSize && offset + unitLength != _length) || compressed.IsEmpty)
-            throw new ImageException(ImageErrorKind.InvalidArgument, "Invalid argument", FileName, offset) { Errno = 22 };
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, unitLength);
+            if ((offset & _clusterMask) != 0 || (unitLength != _clusterSize && offset + unitLength != _length) || compressed.IsEmpty)
+                throw new ImageException(ImageErrorKind.InvalidArgument, "Invalid argument", FileName, offset) { Errno = 22 };
             BeforeGuestWrite(offset, unitLength);
             _file.DebugEvent(BlockDebugEvent.WriteCompressed);
             StoreCompressed(offset, compressed);

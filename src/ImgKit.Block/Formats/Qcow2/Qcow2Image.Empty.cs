@@ -63,7 +63,8 @@ internal sealed partial class Qcow2Image : IEmptyableImage
             table[0] = (ulong)blockOffset;
             WriteTable(tableOffset, table);
             _refcounts.Load(table, Header.RefcountOrder);
-            _file.Resize((3 + l1Clusters) << _clusterBits);
+            _usedEnd = (3 + l1Clusters) << _clusterBits;
+            _file.Resize(_usedEnd);
             EndUnsafe();
             MapMetadata();
             Volatile.Write(ref _preallocated, 0);

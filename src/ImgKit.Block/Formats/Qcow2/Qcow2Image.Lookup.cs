@@ -271,11 +271,11 @@ internal sealed partial class Qcow2Image
     /// <inheritdoc/>
     public override BlockExtent GetExtent(long offset, long count)
     {
-        CheckRange(offset, count);
         CheckUsable();
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, count);
             return ExtentAt(offset, count);
         }
         finally

@@ -166,7 +166,20 @@ internal sealed partial class Qcow2Image
             FreeReason.Snapshot => _options.DiscardSnapshot,
             _ => _options.DiscardOther,
         };
-        if (discard && offset < _file.Length)
+        _usedEnd = Math.Max(_usedEnd, offset + bytes);
+        if (!discard || offset >= _file.Length)
+            return;
+        try
+        {
             _file.Discard(offset, Math.Min(bytes, _file.Length - offset));
+        }
+        catch (Exception e) when (e is ImageException or IOException)
+        {
+            // The space is free in the image, whatever becomes of it on the host: no request fails for that.
+        }
     }
+
+    /// <summary>Behind this, and behind the end of the file, no cluster was ever in use: the file reads as zeroes there. (The end alone does not say so: a
+    /// write that failed half way may have made the file longer without the device's notice.) Under the metadata lock.</summary>
+    private long _usedEnd;
 }

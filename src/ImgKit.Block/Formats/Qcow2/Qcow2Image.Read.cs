@@ -18,11 +18,11 @@ internal sealed partial class Qcow2Image
     /// <inheritdoc/>
     public override void Read(long offset, Span<byte> destination)
     {
-        CheckRange(offset, destination.Length);
         CheckUsable();
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, destination.Length);
             ReadGuest(offset, destination);
         }
         finally
@@ -37,11 +37,11 @@ internal sealed partial class Qcow2Image
         long total = 0;
         foreach (var b in buffers)
             total += b.Length;
-        CheckRange(offset, total);
         CheckUsable();
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, total);
             if (total > 0 && Lookup(offset, total) is { Kind: ClusterKind.Normal } run && run.Length == total && run.Host + total <= _data.Length)
             {
                 _data.ReadVector(run.Host, buffers);

@@ -62,12 +62,9 @@ internal sealed partial class Qcow2Image
         }
         WriteTable(at << _clusterBits, table);
         _file.Flush();
-        Header.RefcountTableOffset = (ulong)at << _clusterBits;
-        Header.RefcountTableClusters = (uint)tableClusters;
-        Header.RefcountOrder = order;
-        WriteCountFields();
-        _file.Flush();
+        WriteCountFields((ulong)at << _clusterBits, (uint)tableClusters, order);
         _refcounts.Load(table, order);
+        _file.Flush();
         MapMetadata();
     }
 
@@ -92,17 +89,18 @@ internal sealed partial class Qcow2Image
     }
 
     /// <summary>Header bytes 48 to 100 (version 2: to 60): where counts are, and how wide. One write.</summary>
-    private void WriteCountFields()
+    private void WriteCountFields(ulong tableOffset, uint tableClusters, int order)
     {
         Span<byte> b = stackalloc byte[52];
-        BinaryPrimitives.WriteUInt64BigEndian(b, Header.RefcountTableOffset);
-        BinaryPrimitives.WriteUInt32BigEndian(b[8..], Header.RefcountTableClusters);
+        BinaryPrimitives.WriteUInt64BigEndian(b, tableOffset);
+        BinaryPrimitives.WriteUInt32BigEndian(b[8..], tableClusters);
         BinaryPrimitives.WriteUInt32BigEndian(b[12..], Header.SnapshotCount);
         BinaryPrimitives.WriteUInt64BigEndian(b[16..], Header.SnapshotsOffset);
         BinaryPrimitives.WriteUInt64BigEndian(b[24..], Header.Incompatible);
         BinaryPrimitives.WriteUInt64BigEndian(b[32..], Header.Compatible);
         BinaryPrimitives.WriteUInt64BigEndian(b[40..], Header.Autoclear);
-        BinaryPrimitives.WriteUInt32BigEndian(b[48..], (uint)Header.RefcountOrder);
-        _file.Write(48, Header.Version >= 3 ? b : b[..12]);
+        BinaryPrimitives.WriteUInt32BigEndian(b[48..], (uint)order);
+        WritePointer(48, Header.Version >= 3 ? b : b[..12]);
+        (Header.RefcountTableOffset, Header.RefcountTableClusters, Header.RefcountOrder) = (tableOffset, tableClusters, order);
     }
 }

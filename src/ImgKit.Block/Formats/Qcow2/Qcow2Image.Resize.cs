@@ -19,7 +19,9 @@ internal sealed partial class Qcow2Image
                 throw new ImageException(ImageErrorKind.InvalidArgument, "Preallocation can't be used for shrinking an image", FileName) { Errno = 22 };
             if (L1EntriesFor(length) * 8 > MaxL1Bytes)
                 throw new ImageException(ImageErrorKind.Unsupported, "Failed to grow the L1 table: File too large", FileName) { Errno = 27 };
-            if (_bitmaps.Count > 0 && length != _length)
+            if (length != _length)
+                BeforeResizeOfBitmaps();
+            if (length > _length)
                 ResizeBitmaps(length);
             if (length < _length)
                 Shrink(length);
@@ -39,8 +41,7 @@ internal sealed partial class Qcow2Image
         {
             // A full disk. The size is as it was; what was preallocated behind it is space that the next growth gives back.
             WriteSize((ulong)oldLength);
-            if (_bitmaps.Count > 0)
-                ResizeBitmaps(oldLength);
+            ResizeBitmaps(oldLength);
             throw;
         }
     }
@@ -51,6 +52,7 @@ internal sealed partial class Qcow2Image
         // The size first: what lies behind it is nobody's from then on.
         long oldLength = _length;
         WriteSize((ulong)length);
+        ResizeBitmaps(length);
         _file.Flush();
         long keep = AlignUp(length, _clusterSize);
         DropTables(L1EntriesFor(length));
@@ -77,9 +79,9 @@ internal sealed partial class Qcow2Image
         }
         if (!any)
             return;
+        _l2.Reset(SlicesFor(_l1.Length));
         _file.DebugEvent(BlockDebugEvent.L1ShrinkWriteTable);
         FreeTree(dropped, FreeReason.Request, from);
-        _l2.Reset(SlicesFor(_l1.Length));
     }
 
     /// <summary>Ends the file behind the last cluster in use; count blocks that count nothing go, too.</summary>
@@ -91,12 +93,15 @@ internal sealed partial class Qcow2Image
         {
             _file.Flush();
             _file.Resize(end);
+            _usedEnd = end;
         }
     }
 
     private void Grow(long length, Preallocation preallocation)
     {
         long oldLength = _length;
+        // What is dropped is read from the file, and with it goes all that is in memory.
+        CommitAll();
         // Machine state that was left behind the old end would become content.
         DropTables(L1EntriesFor(oldLength));
         long behind = AlignUp(oldLength, _clusterSize);
@@ -177,9 +182,10 @@ internal sealed partial class Qcow2Image
     private void PreallocateSpace(long host, long bytes, Preallocation preallocation)
     {
         // Behind the file's end zeroes need no writing; before it there may be anything.
-        if (host < _file.Length)
+        long used = Math.Max(_file.Length, _usedEnd);
+        if (host < used)
         {
-            long n = Math.Min(bytes, _file.Length - host);
+            long n = Math.Min(bytes, used - host);
             _file.WriteZeroes(host, n);
             host += n;
             bytes -= n;

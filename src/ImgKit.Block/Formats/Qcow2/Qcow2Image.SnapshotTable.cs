@@ -84,10 +84,11 @@ internal sealed partial class Qcow2Image
         Span<byte> pointer = stackalloc byte[12];
         BinaryPrimitives.WriteUInt32BigEndian(pointer, (uint)list.Count);
         BinaryPrimitives.WriteUInt64BigEndian(pointer[4..], (ulong)offset);
-        _file.Write(60, pointer);
-        _file.Flush();
+        WritePointer(60, pointer);
+        // From here on this is the list that the file names, whether or not that is on stable storage yet.
         (Header.SnapshotCount, Header.SnapshotsOffset, _snapshotTableBytes) = ((uint)list.Count, (ulong)offset, bytes.Length);
         _snapshots = list;
+        _file.Flush();
         if (oldBytes <= 0)
             return;
         try

@@ -69,6 +69,8 @@ internal sealed partial class Qcow2Image : ISnapshotImage
     {
         try
         {
+            if (_snapshots.Contains(s))
+                WriteSnapshotTable(_snapshots.FindAll(o => o != s));
             FreeTree((ulong[])_l1.Clone(), FreeReason.Snapshot);
             _refcounts.Free((long)s.L1TableOffset, DivUp(Math.Max(s.L1Size * 8L, 1), _clusterSize), FreeReason.Snapshot);
             _refcounts.MarkPendingDurable(_gate.Epoch);
@@ -107,7 +109,10 @@ internal sealed partial class Qcow2Image : ISnapshotImage
             CommitAll();
             CheckTree(theirs);
             if ((long)s.DiskSize != _length)
+                BeforeResizeOfBitmaps();
+            if ((long)s.DiskSize > _length)
                 ResizeBitmaps((long)s.DiskSize);
+            long oldLength = _length;
             BeginUnsafe();
             ReferTree(theirs);
             var l1 = new ulong[Math.Max(theirs.Length, L1EntriesFor((long)s.DiskSize))];
@@ -115,6 +120,8 @@ internal sealed partial class Qcow2Image : ISnapshotImage
                 l1[i] = theirs[i] & ~Copied;
             var old = _l1;
             ReplaceL1(l1, s.DiskSize);
+            if (_length < oldLength)
+                ResizeBitmaps(_length);
             FreeTree(old, FreeReason.Snapshot);
             _refcounts.MarkPendingDurable(_gate.Epoch);
             _refcounts.Reclaim(null);

@@ -77,13 +77,14 @@ internal sealed partial class Qcow2Image
         BinaryPrimitives.WriteUInt32BigEndian(b[8..], Header.CryptMethod);
         BinaryPrimitives.WriteUInt32BigEndian(b[12..], (uint)l1.Length);
         BinaryPrimitives.WriteUInt64BigEndian(b[16..], (ulong)offset);
-        _file.Write(24, b);
-        _file.Flush();
+        WritePointer(24, b);
+        // From here on this is the table that the file names, whether or not it is on stable storage yet.
         (Header.Size, Header.L1Size, Header.L1TableOffset) = (size, (uint)l1.Length, (ulong)offset);
         Volatile.Write(ref _length, (long)size);
         _l1 = l1;
         _dirtyL1.Clear();
         _l2.Reset(SlicesFor(l1.Length));
+        _file.Flush();
         // A table without entries has no cluster, wherever the header says that it is.
         if (oldEntries > 0)
             _refcounts.Decrement(oldOffset >> _clusterBits, DivUp(oldEntries * 8, _clusterSize), FreeReason.Other);
@@ -115,7 +116,7 @@ internal sealed partial class Qcow2Image
     {
         Span<byte> b = stackalloc byte[8];
         BinaryPrimitives.WriteUInt64BigEndian(b, size);
-        _file.Write(24, b);
+        WritePointer(24, b);
         Header.Size = size;
         Volatile.Write(ref _length, (long)size);
     }

@@ -13,11 +13,11 @@ internal sealed partial class Qcow2Image
     /// <inheritdoc/>
     public override void Write(long offset, ReadOnlySpan<byte> source)
     {
-        CheckRange(offset, source.Length);
         CheckWritable();
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, source.Length);
             BeforeGuestWrite(offset, source.Length);
             WriteGuest(offset, source);
         }
@@ -35,11 +35,11 @@ internal sealed partial class Qcow2Image
         long total = 0;
         foreach (var b in buffers)
             total += b.Length;
-        CheckRange(offset, total);
         CheckWritable();
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, total);
             BeforeGuestWrite(offset, total);
             if (total > 0 && LookupWritable(offset, total) is var (host, length) && length == total)
             {
@@ -219,10 +219,10 @@ internal sealed partial class Qcow2Image
                 // The host's end before the allocation: behind it nothing was ever written.
                 long end = _file.Length;
                 (a.Host, a.Clusters) = _refcounts.AllocateRun(n);
-                a.IsVirgin = a.Host >= end;
-                EnsureFileLength(a.Host + (a.Clusters << _clusterBits));
+                a.IsVirgin = a.Host >= Math.Max(end, _usedEnd);
                 try
                 {
+                    EnsureFileLength(a.Host + (a.Clusters << _clusterBits));
                     CheckOverlap(a.Host, a.Clusters << _clusterBits);
                 }
                 catch

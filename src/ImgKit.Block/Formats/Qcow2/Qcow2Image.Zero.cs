@@ -7,13 +7,13 @@ internal sealed partial class Qcow2Image
     /// <inheritdoc/>
     public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
     {
-        CheckRange(offset, count);
         CheckWritable();
         if (!_settings.Unmap)
             options &= ~ZeroOptions.MayUnmap;
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, count);
             BeforeGuestWrite(offset, count);
             ZeroGuest(offset, count, options);
         }
@@ -218,20 +218,18 @@ internal sealed partial class Qcow2Image
     /// <inheritdoc/>
     public override void Discard(long offset, long count)
     {
-        CheckRange(offset, count);
         CheckWritable();
-        if (!_settings.Unmap)
-            return;
-        // Version 2 cannot keep the backing file from showing.
-        if (Header.Version < 3 && _backing is not null)
-            return;
-        long end = offset + count;
-        long from = AlignUp(offset, _clusterSize), to = end == _length ? AlignUp(end, _clusterSize) : end & ~_clusterMask;
-        if (from >= to)
-            return;
         int ticket = _gate.Enter();
         try
         {
+            CheckRange(offset, count);
+            // Version 2 cannot keep the backing file from showing.
+            if (!_settings.Unmap || (Header.Version < 3 && _backing is not null))
+                return;
+            long end = offset + count;
+            long from = AlignUp(offset, _clusterSize), to = end == _length ? AlignUp(end, _clusterSize) : end & ~_clusterMask;
+            if (from >= to)
+                return;
             BeforeGuestWrite(from, Math.Min(to, _length) - from);
             DiscardClusters(from, to, FreeReason.Request, full: false);
         }

@@ -149,26 +149,39 @@ internal sealed partial class Qcow2Image : BlockDevice
         _file.Write(72, bits);
     }
 
+    /// <summary>Changes fields of the header that name something, in one write. After an error nobody knows what the file holds: the old fields are
+    /// written again, and where that fails, too, the image is not used any more: what is in memory may not be what the file leads to.</summary>
+    private void WritePointer(long at, ReadOnlySpan<byte> fields)
+    {
+        Span<byte> old = stackalloc byte[fields.Length];
+        _file.Read(at, old);
+        try
+        {
+            _file.Write(at, fields);
+        }
+        catch
+        {
+            try
+            {
+                _file.Write(at, old);
+            }
+            catch (Exception e) when (e is ImageException or IOException)
+            {
+                _corrupt = true;
+            }
+            throw;
+        }
+    }
+
     /// <summary>The refcount table's place and size, in one write.</summary>
     internal void WriteRefcountTablePointer(long offset, uint clusters)
     {
         Span<byte> b = stackalloc byte[12];
         BinaryPrimitives.WriteUInt64BigEndian(b, (ulong)offset);
         BinaryPrimitives.WriteUInt32BigEndian(b[8..], clusters);
-        _file.Write(48, b);
+        WritePointer(48, b);
         Header.RefcountTableOffset = (ulong)offset;
         Header.RefcountTableClusters = clusters;
-    }
-
-    /// <summary>The L1 table's size and place, in one write.</summary>
-    private void WriteL1Pointer(long offset, uint entries)
-    {
-        Span<byte> b = stackalloc byte[12];
-        BinaryPrimitives.WriteUInt32BigEndian(b, entries);
-        BinaryPrimitives.WriteUInt64BigEndian(b[4..], (ulong)offset);
-        _file.Write(36, b);
-        Header.L1Size = entries;
-        Header.L1TableOffset = (ulong)offset;
     }
 
     private ImageException Corrupt(string message, long offset = -1) => new(ImageErrorKind.Corrupt, message, FileName, offset) { Errno = 22 };

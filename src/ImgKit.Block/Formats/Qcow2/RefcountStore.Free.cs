@@ -39,23 +39,39 @@ internal sealed partial class RefcountStore
     /// <summary>Lowers the counts of what nobody uses any more.</summary>
     /// <param name="gate">tells who is still inside; null when nobody is.</param>
     /// <returns>true when a count changed.</returns>
+    /// <exception cref="ImageException">the first count that could not be lowered: that space is lost, the rest is free.</exception>
     public bool Reclaim(RequestGate? gate)
     {
         bool any = false;
+        Exception? failure = null;
         while (_durable.TryPeek(out var batch))
         {
             while (gate is not null && gate.Epoch - batch.Epoch < 2)
                 if (!gate.TryAdvance())
-                    return any;
+                    return Done();
             _durable.Dequeue();
             foreach (var f in batch.Clusters)
             {
                 PendingClusters -= f.Count;
-                Decrement(f.Cluster, f.Count, f.Reason);
+                try
+                {
+                    Decrement(f.Cluster, f.Count, f.Reason);
+                }
+                catch (Exception e) when (e is ImageException or IOException)
+                {
+                    failure ??= e;
+                }
             }
             any = true;
         }
-        return any;
+        return Done();
+
+        bool Done()
+        {
+            if (failure is not null)
+                System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(failure);
+            return any;
+        }
     }
 
     /// <summary>Frees the blocks that count nothing but themselves: those at the end, and those that changed lately.</summary>

@@ -491,9 +491,10 @@ internal sealed partial class RefcountStore
         long oldOffset = (long)header.RefcountTableOffset;
         long oldClusters = header.RefcountTableClusters;
         _image.WriteRefcountTablePointer(tableOffset, (uint)tableClusters);
-        _file.Flush();
+        // From here on this is the table that the file names, whether or not that is on stable storage yet.
         _table = table;
         _image.Metadata.Add(start, used);
+        _file.Flush();
         Decrement(oldOffset >> _clusterBits, oldClusters, FreeReason.Other);
     }
 }
