@@ -65,12 +65,25 @@ public sealed class PicTests : IDisposable
     [Fact]
     public void A_request_that_goes_away_gives_the_spurious_vector()
     {
+        _board.Out(0x4D0, 0x08);
         _pic.SetLine(3, true);
         _pic.SetLine(3, false);
         Assert.False(_output);
         Assert.Equal(0x0F, _pic.Acknowledge());
         _board.Out(0x20, 0x0B);
         Assert.Equal(0u, _board.In(0x20));
+    }
+
+    [Theory]
+    [InlineData(3, 0x0B)]
+    [InlineData(8, 0x70)]
+    public void A_pulse_is_kept_until_its_acknowledge(int line, int vector)
+    {
+        _pic.SetLine(line, true);
+        _pic.SetLine(line, false);
+        Assert.True(_output);
+        Assert.Equal(vector, _pic.Acknowledge());
+        Assert.False(_output);
     }
 
     [Fact]

@@ -163,7 +163,9 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
             else
             {
                 _lines &= (byte)~bit;
-                _irr &= (byte)~bit;     // a request that goes away before its acknowledge is gone
+                // A level's request goes with it. An edge is kept for the acknowledge: the HPET and the printer port give pulses, which are over at once.
+                if (IsLevel(line) || cascade)
+                    _irr &= (byte)~bit;
             }
         }
 
