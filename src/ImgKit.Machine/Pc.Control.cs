@@ -53,6 +53,9 @@ public sealed partial class Pc
     /// <summary>Opens media for monitors; null: they cannot be changed.</summary>
     public Devices.Storage.DriveOpener? MediaOpener { get; set; }
 
+    /// <summary>The block nodes that have names, for monitors; null: there are none.</summary>
+    public Devices.Storage.NodeOpener? NodeOpener { get; set; }
+
     /// <summary>The character devices, for monitors.</summary>
     public Func<IEnumerable<CharDevices.CharDevice>>? CharDeviceList { get; set; }
 
@@ -288,7 +291,8 @@ public sealed partial class Pc
 
     /// <inheritdoc/>
     public void ReportTray(string device, bool open) =>
-        RaiseEvent(new MachineEvent("DEVICE_TRAY_MOVED", ("device", device), ("id", device), ("tray-open", open)));
+        RaiseEvent(new MachineEvent("DEVICE_TRAY_MOVED", ("device", device),
+            ("id", _drives.Find(d => d.Name == device)?.AttachedTo ?? device), ("tray-open", open)));
 
     private void OnSleep(int kind)
     {

@@ -136,6 +136,7 @@ internal sealed class MachineBuilder : IDisposable
         foreach (var (device, qmp, pretty) in _monitors)
             _ = qmp ? (object)new QmpMonitor(_pc, device, pretty) : new HumanMonitor(_pc, device);
         _pc.MediaOpener = _drives.Opener;
+        _pc.NodeOpener = _drives.Nodes;
         _pc.CharDeviceList = () => _chars.All;
         return _pc;
     }

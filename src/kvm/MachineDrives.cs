@@ -18,6 +18,7 @@ internal sealed class MachineDrives : IDisposable
     {
         _settings = settings;
         Opener = new DriveOpener(_images) { Warn = Program.Warn };
+        Nodes = new NodeOpener(Opener, _images);
         foreach (var device in devices)
             if (device.Any(v => v is { Key: "share-rw", Value: "on" }) && device.FirstOrDefault(v => v.Key == "drive").Value is { } name)
                 Opener.Shared.Add(name);
@@ -25,6 +26,9 @@ internal sealed class MachineDrives : IDisposable
 
     /// <summary>Opens media.</summary>
     internal DriveOpener Opener { get; }
+
+    /// <summary>The nodes that have names.</summary>
+    internal NodeOpener Nodes { get; }
 
     /// <summary>The drives of <c>-drive</c> and its short forms, in place.</summary>
     internal List<DriveOpener.Placed> Placed { get; } = [];
@@ -34,20 +38,25 @@ internal sealed class MachineDrives : IDisposable
     {
         if (_named.GetValueOrDefault(id) is { } found)
             return found;
-        // A node inside another's description has no drive yet.
-        return _images.Nodes.Find(id) is { } node ? NameNode(id, node, Placeholder(node)) : null;
+        return Nodes.Find(id);
     }
-
-    private static OpenSettings Placeholder(BlockDevice node) => new() { ReadOnly = node.IsReadOnly };
 
     /// <summary>Opens everything. Throws <see cref="MachineException"/>, <see cref="ImageException"/>.</summary>
     internal void Open()
     {
         foreach (string text in _settings.BlockDevices)
-            With($"-blockdev {text}", () => OpenNode(PropertyList.Parse(text)));
+            With($"-blockdev {text}", () => AddNode(PropertyList.Parse(text)));
         // Those that say where they go come first, so that the others do not take their place.
         foreach (var spec in _settings.Drives.OrderBy(d => d.Values.Exists(v => v.Key is "index" or "unit" or "bus") ? 0 : 1))
             With(spec.Text, () => OpenDrive(spec));
+    }
+
+    private void AddNode(List<KeyValuePair<string, string>> values)
+    {
+        var options = new BlockOptions();
+        foreach (var (key, value) in values)
+            options.Set(key, value);
+        Nodes.Add(options);
     }
 
     // Errors name the option that they are about.
@@ -63,49 +72,6 @@ internal sealed class MachineDrives : IDisposable
         }
     }
 
-    private void OpenNode(List<KeyValuePair<string, string>> values)
-    {
-        string? Value(string key) => values.Find(v => v.Key == key).Value;
-        string driver = Value("driver") ?? throw new MachineException("Parameter 'driver' is missing");
-        if (_images.Drivers.Find(driver) == null)
-            throw new MachineException($"Parameter 'driver' does not accept value '{driver}'");
-        string node = Value("node-name") ?? throw new MachineException("'node-name' must be specified for the root node");
-        if (Value("detect-zeroes") == "unmap" && Value("discard") != "unmap")
-            throw new MachineException("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
-        var options = new BlockOptions();
-        foreach (var (key, value) in values)
-            options.Set(key, value);
-        bool Is(string key) => Value(key) is "on" or "yes" or "true";
-        var settings = new OpenSettings
-        {
-            ReadOnly = Is("read-only"),
-            UnshareWrite = !Opener.Shared.Contains(node),
-            Unmap = Value("discard") is "unmap" or "on",
-            Direct = Is("cache.direct"),
-            NoFlush = Is("cache.no-flush"),
-        };
-        try
-        {
-            NameNode(node, Opener.OpenImage("", null, settings, options), settings);
-        }
-        catch (ImageException) when (Is("auto-read-only") && !settings.ReadOnly)
-        {
-            settings = settings with { ReadOnly = true };
-            NameNode(node, Opener.OpenImage("", null, settings, options), settings);
-        }
-    }
-
-    private Drive NameNode(string node, BlockDevice device, OpenSettings settings) => Name(node, new Drive
-    {
-        Name = node,
-        Media = device,
-        FileName = device.FileName,
-        IsReadOnly = device.IsReadOnly,
-        Discard = settings.Unmap,
-        CacheMode = DriveOpener.CacheModeOf(settings, true),
-        IsNode = true,
-    });
-
     private void OpenDrive(DriveSpec spec)
     {
         if (spec.Values.Exists(v => v is { Key: "format" or "driver", Value: "help" or "?" }))
@@ -119,11 +85,7 @@ internal sealed class MachineDrives : IDisposable
 
     private Drive Name(string name, Drive drive)
     {
-        if (!_named.TryAdd(name, drive))
-            throw new MachineException($"Duplicate ID '{name}' for drive");
-        if (drive.IsNode)
-            _all.Add(drive);
-        return drive;
+        return Nodes.Find(name) == null && _named.TryAdd(name, drive) ? drive : throw new MachineException($"Duplicate ID '{name}' for drive");
     }
 
     /// <summary>The drive has got another object in its place, which the machine lists.</summary>
@@ -147,6 +109,7 @@ internal sealed class MachineDrives : IDisposable
             IsRemovable = true,
             IsReadOnly = named.IsReadOnly,
             IsNode = named.IsNode,
+            IsNameless = named.IsNode,
             OnReadError = named.OnReadError,
             OnWriteError = named.OnWriteError,
             BootIndex = _settings.Global("isa-fdc", "bootindex" + letter) is { } b && int.TryParse(b, out int n) ? n : named.BootIndex,
@@ -161,7 +124,7 @@ internal sealed class MachineDrives : IDisposable
     internal void Close(IEnumerable<Drive> machine)
     {
         var seen = new HashSet<BlockDevice>();
-        foreach (var drive in _all.Concat(machine))
+        foreach (var drive in _all.Concat(machine).Concat(Nodes.All))
             if (drive.Media is { } media && seen.Add(media))
                 Close(drive, media);
     }

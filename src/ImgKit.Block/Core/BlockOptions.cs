@@ -11,6 +11,12 @@ public sealed class BlockOptions
 {
     private readonly List<KeyValuePair<string, object>> _entries = [];
 
+    /// <summary>Where the options of a child stand in the user's own: <c>file.</c>, or nothing.</summary>
+    public string Path { get; private init; } = "";
+
+    /// <summary>Values have the types of JSON, and another type is an error: <c>"on"</c> is no switch.</summary>
+    public bool IsTyped { get; init; }
+
     /// <summary>What is there, in order.</summary>
     public IReadOnlyList<KeyValuePair<string, object>> Entries => _entries;
 
@@ -56,9 +62,13 @@ public sealed class BlockOptions
         return v is bool b ? (b ? "on" : "off") : Convert.ToString(v, CultureInfo.InvariantCulture);
     }
 
+    private string? TakeTyped<T>(string name, string expected) => IsTyped && Get(name) is not (null or T)
+        ? throw new ImageException(ImageErrorKind.InvalidArgument, $"Invalid parameter type for '{Path}{name}', expected: {expected}")
+        : TakeString(name);
+
     /// <summary>Removes an option and returns it as a switch, or null.</summary>
     /// <exception cref="ImageException">not on or off.</exception>
-    public bool? TakeBool(string name) => TakeString(name) switch
+    public bool? TakeBool(string name) => TakeTyped<bool>(name, "boolean") switch
     {
         null => null,
         "on" or "yes" or "true" or "y" => true,
@@ -70,7 +80,7 @@ public sealed class BlockOptions
     /// <exception cref="ImageException">not a size.</exception>
     public long? TakeSize(string name)
     {
-        string? s = TakeString(name);
+        string? s = TakeTyped<long>(name, "integer");
         if (s is null)
             return null;
         return SizeText.TryParse(s, out long v) ? v
@@ -81,7 +91,7 @@ public sealed class BlockOptions
     /// <exception cref="ImageException">not a number.</exception>
     public long? TakeNumber(string name)
     {
-        string? s = TakeString(name);
+        string? s = TakeTyped<long>(name, "integer");
         if (s is null)
             return null;
         return long.TryParse(s, NumberStyles.None, CultureInfo.InvariantCulture, out long v) ? v
@@ -91,8 +101,8 @@ public sealed class BlockOptions
     /// <summary>Removes the options of a child and returns them, without the prefix.</summary>
     public BlockOptions TakeChild(string child)
     {
-        var r = new BlockOptions();
         string prefix = child + ".";
+        var r = new BlockOptions { Path = Path + prefix, IsTyped = IsTyped };
         foreach (var e in _entries)
             if (e.Key.StartsWith(prefix, StringComparison.Ordinal))
                 r.Set(e.Key[prefix.Length..], e.Value);
@@ -113,7 +123,7 @@ public sealed class BlockOptions
     /// <summary>A copy.</summary>
     public BlockOptions Clone()
     {
-        var r = new BlockOptions();
+        var r = new BlockOptions { Path = Path, IsTyped = IsTyped };
         r._entries.AddRange(_entries);
         return r;
     }

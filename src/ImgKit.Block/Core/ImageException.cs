@@ -64,6 +64,9 @@ public class ImageException : Exception
     /// <summary>The errno that the peer would report, for formats of message that show one (0: none).</summary>
     public int Errno { get; init; }
 
+    /// <summary>The option that nobody knew, as it stands in the user's own; null: something else is wrong.</summary>
+    public string? UnknownOption { get; init; }
+
     /// <summary>What was being done, for the details that one-line messages leave out; may be empty.</summary>
     public string Operation { get; init; } = "";
 }

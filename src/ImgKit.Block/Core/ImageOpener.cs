@@ -338,7 +338,10 @@ public sealed class ImageOpener
         throw new ImageException(ImageErrorKind.InvalidArgument,
             driver.Kind == DriverKind.Protocol
                 ? $"Block protocol '{driver.Name}' doesn't support the option '{options.Entries[0].Key}'"
-                : $"Block format '{driver.Name}' does not support the option '{options.Entries[0].Key}'");
+                : $"Block format '{driver.Name}' does not support the option '{options.Entries[0].Key}'")
+        {
+            UnknownOption = options.Path + options.Entries[0].Key,
+        };
     }
 
     /// <summary>The protocol that a file name belongs to, and the options that the name stands for.</summary>

@@ -12,6 +12,9 @@ public abstract class Device : IStateful
     /// <summary>The identifier that the user gave (<c>id=</c>), or one the machine made up; unique in a machine.</summary>
     public string Id { get; set; } = "";
 
+    /// <summary>The bus that it is plugged into, where there are several of its kind; else null.</summary>
+    public virtual string? BusName => null;
+
     /// <summary>Back to the state after power-on or the reset line.</summary>
     public abstract void Reset();
 

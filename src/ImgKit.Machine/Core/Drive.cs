@@ -96,6 +96,9 @@ public sealed class Drive
     /// <summary>The medium is a node of <c>-blockdev</c>, which lives on when it is taken out.</summary>
     public bool IsNode { get; set; }
 
+    /// <summary>A device has a node alone, without a name of a drive: monitors know it by the device.</summary>
+    public bool IsNameless { get; init; }
+
     /// <summary>Sizes that the device tells the guest.</summary>
     public DriveGeometry Geometry { get; init; } = DriveGeometry.Default;
 

@@ -16,14 +16,13 @@ internal static class BlockInfo
         // Floppy drives have no error policies to tell of.
         if (!d.IsRemovable || d.IsCdRom)
             w.WriteString("io-status", d.IoStatus);
-        w.WriteString("device", d.IsNode ? "" : d.Name);
+        w.WriteString("device", d.IsNameless ? "" : d.Name);
         w.WriteBoolean("locked", d.IsLocked);
         w.WriteBoolean("removable", d.IsRemovable);
         if (d.Media is { } media)
         {
-            w.WriteStartObject("inserted");
-            WriteMedium(w, d, media);
-            w.WriteEndObject();
+            w.WritePropertyName("inserted");
+            WriteNode(w, d, media, media.NodeName ?? d.Name, false);
         }
         if (d.IsRemovable)
             w.WriteBoolean("tray_open", d.IsTrayOpen);
@@ -33,31 +32,40 @@ internal static class BlockInfo
         w.WriteEndObject();
     }
 
-    private static void WriteMedium(Utf8JsonWriter w, Drive d, BlockDevice media)
+    /// <summary>Writes what is known of a node: QEMU's BlockDeviceInfo.</summary>
+    /// <param name="w">where to.</param>
+    /// <param name="d">the drive whose medium it is or is below.</param>
+    /// <param name="media">the node.</param>
+    /// <param name="name">its name.</param>
+    /// <param name="isFlat">without the images below.</param>
+    internal static void WriteNode(Utf8JsonWriter w, Drive d, BlockDevice media, string name, bool isFlat)
     {
-        w.WriteString("file", d.FileName);
-        w.WriteString("node-name", d.Name);
-        w.WriteBoolean("ro", d.IsReadOnly);
+        bool isTop = media == d.Media;
+        w.WriteStartObject();
+        w.WriteString("file", isTop && d.FileName.Length > 0 ? d.FileName : media.FileName);
+        w.WriteString("node-name", name);
+        w.WriteBoolean("ro", media.IsReadOnly || isTop && d.IsReadOnly && !d.IsCdRom);
         w.WriteString("drv", media.DriverName);
         w.WriteBoolean("encrypted", false);
-        w.WriteString("detect_zeroes", d.DetectZeroes);
+        w.WriteString("detect_zeroes", isTop ? d.DetectZeroes : "off");
         w.WriteNumber("write_threshold", 0);
         w.WriteNumber("backing_file_depth", MediaCommands.Depth(media));
         if (media.Backing != null)
             w.WriteString("backing_file", media.Backing.FileName);
-        foreach (var (name, limit) in DriveDescription.PlainLimits)
-            w.WriteNumber(name, d.Limits.GetValueOrDefault(limit));
+        foreach (var (old, limit) in DriveDescription.PlainLimits)
+            w.WriteNumber(old, isTop ? d.Limits.GetValueOrDefault(limit) : 0);
         w.WriteStartObject("cache");
         w.WriteBoolean("writeback", d.CacheMode.StartsWith("writeback", StringComparison.Ordinal));
         w.WriteBoolean("direct", d.CacheMode.Contains("direct", StringComparison.Ordinal));
         w.WriteBoolean("no-flush", d.CacheMode.Contains("ignore flushes", StringComparison.Ordinal));
         w.WriteEndObject();
         w.WritePropertyName("image");
-        WriteImage(w, media);
+        WriteImage(w, media, isFlat);
+        w.WriteEndObject();
     }
 
     // An image, and those below it inside.
-    private static void WriteImage(Utf8JsonWriter w, BlockDevice device)
+    private static void WriteImage(Utf8JsonWriter w, BlockDevice device, bool isFlat)
     {
         var info = ImageInfo.Of(FilterDevice.ImageBelow(device));
         w.WriteStartObject();
@@ -68,8 +76,7 @@ internal static class BlockInfo
             w.WriteNumber("actual-size", info.ActualSize);
         if (info.ClusterSize > 0)
             w.WriteNumber("cluster-size", info.ClusterSize);
-        if (info.IsDirty is { } dirty)
-            w.WriteBoolean("dirty-flag", dirty);
+        w.WriteBoolean("dirty-flag", info.IsDirty ?? false);
         WriteText(w, "backing-filename", info.BackingFile);
         WriteText(w, "full-backing-filename", info.FullBackingFile);
         WriteText(w, "backing-filename-format", info.BackingFormat);
@@ -81,10 +88,10 @@ internal static class BlockInfo
             WriteValue(w, specific);
             w.WriteEndObject();
         }
-        if (device.Backing is { } backing)
+        if (device.Backing is { } backing && !isFlat)
         {
             w.WritePropertyName("backing-image");
-            WriteImage(w, backing);
+            WriteImage(w, backing, false);
         }
         w.WriteEndObject();
     }

@@ -34,7 +34,7 @@ public sealed class HumanCommands(Pc pc)
     private static readonly Command[] All =
     [
         new("block_resize", [new("device", BlockName), new("size", Size)], "device size", "resize a block image",
-            Do((h, a) => MediaCommands.Resize(h.Pc, a.Text("device"), (long)a.Number("size")))),
+            Do((h, a) => MediaCommands.Resize(h.Pc, a.Text("device"), null, (long)a.Number("size")))),
         new("commit", [new("device", BlockName)], "device|all", "commit changes to the disk images (if -snapshot is used) or backing files", (h, a) =>
         {
             try
@@ -57,6 +57,12 @@ public sealed class HumanCommands(Pc pc)
                 throw new CommandException("invalid CPU index");
             h.Processor = (int)a.Number("index");
         })),
+        new("device_add", [new("device", Word)], "driver[,prop=value][,...]", "add device, like -device on the command line", Do((h, a) =>
+        {
+            string[] parts = a.Text("device").Split(',');
+            PlugCommands.Add(h.Pc, parts[0], parts.FirstOrDefault(p => p.StartsWith("bus=", StringComparison.Ordinal))?[4..]);
+        })),
+        new("device_del", [new("id", Word)], "device", "remove device", Do((h, a) => PlugCommands.Remove(h.Pc, a.Text("id")))),
         new("eject", [new("f:force", Switch), new("device", BlockName)], "[-f] device", "eject a removable medium (use -f to force it)",
             Do((h, a) => MediaCommands.Eject(h.Pc, a.Text("device"), a.Has("force")))),
         new("help", [new("rest", Rest)], "[cmd]", "show the help", (_, a) => HelpText(a.Rest), "?"),

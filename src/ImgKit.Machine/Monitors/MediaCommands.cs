@@ -76,6 +76,29 @@ internal static class MediaCommands
         SetMedium(pc, drive, null, "");
     }
 
+    /// <summary>Puts a node into an open tray.</summary>
+    internal static void InsertMedium(Pc pc, string name, string node)
+    {
+        var drive = FindRemovable(pc, name);
+        var found = pc.NodeOpener?.Find(node) ?? throw new CommandException($"Node '{node}' not found");
+        if (drive is { IsCdRom: true, IsTrayOpen: false })
+            throw new CommandException("Tray of the device is not open");
+        if (drive.Media != null)
+            throw new CommandException("There already is a medium in the device");
+        if (pc.Drives.Any(d => d.Media == found.Media))
+            throw new CommandException($"Node '{node}' is already in use");
+        try
+        {
+            pc.Nodes.Add(found.Media!, drive.AttachedTo ?? drive.Name, !drive.IsCdRom && !found.IsReadOnly, false);
+        }
+        catch (MachineException e)
+        {
+            throw new CommandException(e.Message);
+        }
+        SetMedium(pc, drive, found.Media, found.FileName);
+        drive.IsNode = true;
+    }
+
     // A locked door opens when the guest is so kind, or by force: a needle into the hole beside it. Floppy drives have neither.
     private static void OpenTray(Pc pc, Drive drive, bool force)
     {
@@ -121,16 +144,19 @@ internal static class MediaCommands
                 drive.IsReadOnly = drive.IsCdRom || media.IsReadOnly;
             drive.MediaChanged?.Invoke();
         }
-        if (!drive.IsNode)
+        if (drive.IsNode)
+            pc.Nodes.Remove(drive.AttachedTo ?? drive.Name);
+        else
             old?.Dispose();
         drive.IsNode = false;
     }
 
-    /// <summary>Gives a disk another size, and tells its device.</summary>
-    internal static void Resize(Pc pc, string name, long size)
+    /// <summary>Gives a disk, or a node, another size, and tells the devices that have it.</summary>
+    internal static void Resize(Pc pc, string? device, string? node, long size)
     {
-        if (pc.Drives.FirstOrDefault(d => d.Name == name) is not { } drive)
-            throw new CommandException($"Cannot find device='{name}' nor node-name=''");
+        string name = device ?? node ?? "";
+        if ((pc.Drives.FirstOrDefault(d => d.Name == name) ?? (node == null ? null : pc.NodeOpener?.Find(node))) is not { } drive)
+            throw new CommandException($"Cannot find device='{device}' nor node-name='{node}'");
         if (size < 0)
             throw new CommandException("Parameter 'size' expects a >0 size");
         if (drive.Media is not { } media)
@@ -147,7 +173,9 @@ internal static class MediaCommands
             throw new CommandException(e.Message);
         }
         lock (pc.Services.Lock)
-            drive.MediaChanged?.Invoke();
+            foreach (var d in pc.Drives)
+                if (d.Media == media && !d.IsCdRom)
+                    d.MediaChanged?.Invoke();
     }
 
     private static CommandException NoMedium(string name) => new($"Device '{name}' has no medium");

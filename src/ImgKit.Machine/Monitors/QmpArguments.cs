@@ -1,4 +1,5 @@
 using System.Text.Json;
+using ImgKit.Block;
 
 namespace ImgKit.Machine.Monitors;
 
@@ -8,7 +9,7 @@ internal readonly struct QmpArguments(JsonElement element)
     /// <summary>Throws for an argument that is none of a command's.</summary>
     internal void Expect(string[] names)
     {
-        if (element.ValueKind != JsonValueKind.Object)
+        if (element.ValueKind != JsonValueKind.Object || names == QmpCommands.Command.Any)
             return;
         foreach (var member in element.EnumerateObject())
             if (!names.Contains(member.Name))
@@ -53,6 +54,44 @@ internal readonly struct QmpArguments(JsonElement element)
         if (Find(name) is not { } v)
             throw new CommandException($"Parameter '{name}' is missing");
         return v.ValueKind == JsonValueKind.Array ? v.EnumerateArray() : throw WrongType(name, "array");
+    }
+
+    /// <summary>All of them as options of a block node: what is nested gets names with dots.</summary>
+    internal BlockOptions Options()
+    {
+        var options = new BlockOptions { IsTyped = true };
+        if (element.ValueKind == JsonValueKind.Object)
+            Flatten(options, "", element);
+        return options;
+    }
+
+    private static void Flatten(BlockOptions options, string name, JsonElement value)
+    {
+        string prefix = name.Length == 0 ? "" : name + ".";
+        switch (value.ValueKind)
+        {
+            case JsonValueKind.Object:
+                foreach (var member in value.EnumerateObject())
+                    Flatten(options, prefix + member.Name, member.Value);
+                break;
+            case JsonValueKind.Array:
+                int i = 0;
+                foreach (var item in value.EnumerateArray())
+                    Flatten(options, $"{prefix}{i++}", item);
+                break;
+            case JsonValueKind.True or JsonValueKind.False:
+                options.Set(name, value.GetBoolean());
+                break;
+            case JsonValueKind.Number when value.TryGetInt64(out long n):
+                options.Set(name, n);
+                break;
+            case JsonValueKind.Null:
+                options.Set(name, "");
+                break;
+            default:
+                options.Set(name, value.ToString());
+                break;
+        }
     }
 
     /// <summary>The drive that <c>device</c> or <c>id</c> names.</summary>

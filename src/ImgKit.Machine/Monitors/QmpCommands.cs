@@ -8,7 +8,11 @@ internal static class QmpCommands
     /// <summary>A command.</summary>
     /// <param name="Parameters">the arguments that it takes.</param>
     /// <param name="Run">does it.</param>
-    internal sealed record Command(string[] Parameters, Func<Pc, QmpArguments, Action<Utf8JsonWriter>?> Run);
+    internal sealed record Command(string[] Parameters, Func<Pc, QmpArguments, Action<Utf8JsonWriter>?> Run)
+    {
+        /// <summary>Whatever is given is for the command to check.</summary>
+        internal static readonly string[] Any = ["*"];
+    }
 
     private static readonly string[] TrayArguments = ["device", "id", "force"];
 
@@ -90,7 +94,14 @@ internal static class QmpCommands
         ["blockdev-close-tray"] = new(["device", "id"], (pc, a) => Do(() => MediaCommands.CloseTray(pc, a.Drive()))),
         ["blockdev-remove-medium"] = new(["id"], (pc, a) => Do(() => MediaCommands.RemoveMedium(pc, a.Text("id")))),
         ["block_resize"] = new(["device", "node-name", "size"], (pc, a) => Do(() =>
-            MediaCommands.Resize(pc, a.TextOrNull("device") ?? a.TextOrNull("node-name") ?? "", a.Number("size")))),
+            MediaCommands.Resize(pc, a.TextOrNull("device"), a.TextOrNull("node-name"), a.Number("size")))),
+        ["blockdev-add"] = new(Command.Any, (pc, a) => Do(() => NodeCommands.Add(pc, a.Options()))),
+        ["blockdev-del"] = new(["node-name"], (pc, a) => Do(() => NodeCommands.Delete(pc, a.Text("node-name")))),
+        ["blockdev-insert-medium"] = new(["id", "node-name"], (pc, a) => Do(() => MediaCommands.InsertMedium(pc, a.Text("id"), a.Text("node-name")))),
+        ["query-named-block-nodes"] = new(["flat"], (pc, a) => NodeCommands.Write(pc, a.Flag("flat"))),
+        ["query-block-jobs"] = Tell((w, _) => Elements<object>(w, [], _ => { })),
+        ["device_add"] = new(Command.Any, (pc, a) => Do(() => PlugCommands.Add(pc, a.Text("driver"), a.TextOrNull("bus")))),
+        ["device_del"] = new(["id"], (pc, a) => Do(() => PlugCommands.Remove(pc, a.Text("id")))),
         ["change"] = new(["device", "target", "arg"], (pc, a) => Do(() => MediaCommands.Change(pc, a.Text("device"), a.Text("target"), a.TextOrNull("arg"), null, false))),
         ["send-key"] = new(["keys", "hold-time"], (pc, a) => Do(() => SendKey(pc, a))),
         ["human-monitor-command"] = new(["command-line", "cpu-index"], (pc, a) =>

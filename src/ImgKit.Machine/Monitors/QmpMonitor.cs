@@ -175,7 +175,8 @@ public sealed class QmpMonitor
         }
         w.WriteStartObject("error");
         w.WriteString("class", kind);
-        w.WriteString("desc", text);
+        // One line; a hint that follows is for people.
+        w.WriteString("desc", text.Split('\n')[0]);
         w.WriteEndObject();
         w.WriteEndObject();
     });

@@ -54,6 +54,7 @@ internal static class DriveProperties
             DetectZeroes = source?.DetectZeroes ?? "off",
             Limits = source?.Limits ?? new Dictionary<string, long>(),
             IsNode = source?.IsNode ?? false,
+            IsNameless = source?.IsNode ?? false,
             Identity = type.StartsWith("ide-", StringComparison.Ordinal) ? Identity(options) : DriveIdentity.Default,
             Geometry = isFloppy ? DriveGeometry.Default : Geometry(options, isCdRom ? 2048 : 512),
             BootIndex = options.Text("bootindex") != null ? (int)options.Number("bootindex", 0) : source?.BootIndex ?? -1,

@@ -16,7 +16,16 @@ public sealed class IdeDriveDevice : Device
 
     private readonly bool _isCdRom;
 
-    private IdeDriveDevice(bool isCdRom) => _isCdRom = isCdRom;
+    private readonly int _channel;
+
+    private IdeDriveDevice(bool isCdRom, int channel)
+    {
+        _isCdRom = isCdRom;
+        _channel = channel;
+    }
+
+    /// <inheritdoc/>
+    public override string BusName => $"ide.{_channel}";
 
     /// <summary>The catalogue's entry for hard disks.</summary>
     public static DeviceType HardDisk { get; } = new("ide-hd", DeviceBus.Ide, "Storage", "virtual IDE disk", Properties, p => Plug(p, false));
@@ -40,7 +49,8 @@ public sealed class IdeDriveDevice : Device
         if (unit > 1)
             throw new MachineException("Can't create IDE unit " + unit + ", bus supports only 2 units");
         var channels = plug.Machine.IdeChannels;
-        for (int i = 0; i < 4; i++)
+        // The second channel comes first, as the peer has it.
+        foreach (int i in (ReadOnlySpan<int>)[2, 3, 0, 1])
             if ((bus < 0 || bus == i >> 1) && (unit < 0 || unit == (i & 1)) && channels[i >> 1].Units[i & 1] == null)
             {
                 var drive = DriveProperties.Make(plug, isCdRom, $"ide{i >> 1}-{i & 1}", $"ide{i >> 1}-cd{i & 1}", isCdRom ? "ide-cd" : "ide-hd");
@@ -50,7 +60,7 @@ public sealed class IdeDriveDevice : Device
                 int place = i;
                 if (drive.BootIndex >= 0)
                     plug.Machine.AddBootEntry(drive.BootIndex, () => $"/pci@i0cf8/ide@1,1/drive@{place >> 1}/disk@{place & 1}");
-                return new IdeDriveDevice(isCdRom);
+                return new IdeDriveDevice(isCdRom, place >> 1);
             }
         throw new MachineException(bus >= 0 && unit >= 0 ? $"IDE unit {unit} is in use" : "no free IDE unit");
     }

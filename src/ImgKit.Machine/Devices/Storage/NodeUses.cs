@@ -6,7 +6,9 @@ namespace ImgKit.Machine.Devices.Storage;
 /// agreed to it (<c>share-rw</c>), be it by different nodes.</summary>
 public sealed class NodeUses
 {
-    private readonly Dictionary<BlockDevice, string> _writers = [], _unsharers = [];
+    private sealed record Use(string Device, BlockDevice Node, string Text, bool Writes, bool Shares);
+
+    private readonly List<Use> _uses = [];
 
     /// <summary>Adds a device's use of a node and of those below it that hold its content. Throws <see cref="MachineException"/>.</summary>
     /// <param name="node">the node.</param>
@@ -15,22 +17,26 @@ public sealed class NodeUses
     /// <param name="shares">others may write.</param>
     internal void Add(BlockDevice node, string device, bool writes, bool shares)
     {
+        var added = new List<Use>();
         string user = $"block device '{device}'", link = "root";
         for (var at = node; at != null; at = at.Storage)
         {
-            string name = at.NodeName ?? at.DriverName, use = $"{user} (uses node '{name}' as '{link}' child)";
-            if (!shares && _writers.GetValueOrDefault(at) is { } writer)
-                throw Conflict(name, writer, use);
-            if (writes && _unsharers.GetValueOrDefault(at) is { } unsharer)
-                throw Conflict(name, use, unsharer);
-            if (writes)
-                _writers.TryAdd(at, use);
-            if (!shares)
-                _unsharers.TryAdd(at, use);
+            string name = at.NodeName ?? at.DriverName;
+            var use = new Use(device, at, $"{user} (uses node '{name}' as '{link}' child)", writes, shares);
+            foreach (var other in _uses)
+                if (other.Node == at && !shares && other.Writes)
+                    throw Conflict(name, other, use);
+                else if (other.Node == at && writes && !other.Shares)
+                    throw Conflict(name, use, other);
+            added.Add(use);
             (user, link) = ($"node '{name}'", "file");
         }
+        _uses.AddRange(added);
     }
 
-    private static MachineException Conflict(string node, string writer, string unsharer) =>
-        new($"Permission conflict on node '{node}': permissions 'write' are both required by {writer} and unshared by {unsharer}.");
+    /// <summary>A device does not use what it used any more.</summary>
+    internal void Remove(string device) => _uses.RemoveAll(u => u.Device == device);
+
+    private static MachineException Conflict(string node, Use writer, Use unsharer) =>
+        new($"Permission conflict on node '{node}': permissions 'write' are both required by {writer.Text} and unshared by {unsharer.Text}.");
 }

@@ -22,7 +22,14 @@ public sealed class ScsiDriveDevice : Device
 
     private readonly bool _isCdRom;
 
-    private ScsiDriveDevice(bool isCdRom) => _isCdRom = isCdRom;
+    private ScsiDriveDevice(bool isCdRom, string bus)
+    {
+        _isCdRom = isCdRom;
+        BusName = bus;
+    }
+
+    /// <inheritdoc/>
+    public override string BusName { get; }
 
     /// <summary>The catalogue's entry for hard disks.</summary>
     public static DeviceType HardDisk { get; } = new("scsi-hd", DeviceBus.Scsi, "Storage", "virtual SCSI disk", Properties, p => Plug(p, false));
@@ -54,7 +61,7 @@ public sealed class ScsiDriveDevice : Device
         (target, lun) = bus.Add(unit, target, lun);
         if (drive.BootIndex >= 0)
             plug.Machine.AddBootEntry(drive.BootIndex, () => $"{bus.FirmwarePath()}/channel@0/disk@{target:x},{lun:x}");
-        return new ScsiDriveDevice(isCdRom);
+        return new ScsiDriveDevice(isCdRom, bus.Name);
     }
 
     /// <inheritdoc/>
