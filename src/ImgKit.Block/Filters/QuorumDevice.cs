@@ -13,6 +13,10 @@ internal sealed class QuorumDevice : BlockDevice
     private readonly bool _rewrite;
     private readonly bool _firstOnly;
 
+    /// <summary>Held by each change: two that overlap leave the same in all copies. Held by a read only when copies differ: what one of them has
+    /// already and another has not yet is not to be taken for damage.</summary>
+    private readonly Lock _changing = new();
+
     private QuorumDevice(BlockDevice[] children, int threshold, bool rewrite, bool firstOnly)
     {
         _children = children;
@@ -102,16 +106,19 @@ internal sealed class QuorumDevice : BlockDevice
         CheckRange(offset, source.Length);
         int done = 0;
         Exception? failure = null;
-        foreach (var c in _children)
+        lock (_changing)
         {
-            try
+            foreach (var c in _children)
             {
-                c.Write(offset, source);
-                done++;
-            }
-            catch (Exception e) when (e is IOException or ImageException)
-            {
-                failure = e;
+                try
+                {
+                    c.Write(offset, source);
+                    done++;
+                }
+                catch (Exception e) when (e is IOException or ImageException)
+                {
+                    failure = e;
+                }
             }
         }
         Require(done, failure, "write", offset);
@@ -120,7 +127,8 @@ internal sealed class QuorumDevice : BlockDevice
     public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
     {
         CheckRange(offset, count);
-        ForAll(c => c.WriteZeroes(offset, count, options & ~ZeroOptions.NoFallback), "zero", offset);
+        lock (_changing)
+            ForAll(c => c.WriteZeroes(offset, count, options & ~ZeroOptions.NoFallback), "zero", offset);
     }
 
     public override void Discard(long offset, long count)
@@ -157,44 +165,72 @@ internal sealed class QuorumDevice : BlockDevice
 
     private void ReadAndVote(long offset, Span<byte> destination)
     {
-        int length = destination.Length;
-        byte[] all = System.Buffers.ArrayPool<byte>.Shared.Rent(checked(length * _children.Length));
+        byte[] all = System.Buffers.ArrayPool<byte>.Shared.Rent(checked(destination.Length * _children.Length));
         try
         {
-            Span<bool> read = stackalloc bool[_children.Length];
-            Exception? failure = null;
-            for (int i = 0; i < _children.Length; i++)
-            {
-                try
-                {
-                    _children[i].Read(offset, all.AsSpan(i * length, length));
-                    read[i] = true;
-                }
-                catch (Exception e) when (e is IOException or ImageException)
-                {
-                    failure = e;
-                }
-            }
-            int best = -1, bestVotes = 0;
-            for (int i = 0; i < _children.Length; i++)
-            {
-                int votes = 0;
-                for (int j = 0; read[i] && j < _children.Length; j++)
-                    if (read[j] && all.AsSpan(i * length, length).SequenceEqual(all.AsSpan(j * length, length)))
-                        votes++;
-                if (votes > bestVotes)
-                    (best, bestVotes) = (i, votes);
-            }
-            Require(bestVotes, failure, "read", offset);
-            var winner = all.AsSpan(best * length, length);
-            winner.CopyTo(destination);
-            for (int i = 0; _rewrite && i < _children.Length; i++)
-                if (!read[i] || !all.AsSpan(i * length, length).SequenceEqual(winner))
-                    _children[i].Write(offset, winner);
+            if (TryVote(offset, destination, all, last: false))
+                return;
+            lock (_changing)
+                TryVote(offset, destination, all, last: true);
         }
         finally
         {
             System.Buffers.ArrayPool<byte>.Shared.Return(all);
+        }
+    }
+
+    /// <summary>Reads all copies, and takes what most of them say.</summary>
+    /// <param name="offset">bytes.</param>
+    /// <param name="destination">receives it.</param>
+    /// <param name="all">room for all copies.</param>
+    /// <param name="last">nobody changes anything meanwhile: what differs is wrong. Else only what all agree on is taken.</param>
+    private bool TryVote(long offset, Span<byte> destination, byte[] all, bool last)
+    {
+        int length = destination.Length;
+        Span<bool> read = stackalloc bool[_children.Length];
+        Exception? failure = null;
+        for (int i = 0; i < _children.Length; i++)
+        {
+            try
+            {
+                _children[i].Read(offset, all.AsSpan(i * length, length));
+                read[i] = true;
+            }
+            catch (Exception e) when (e is IOException or ImageException)
+            {
+                failure = e;
+            }
+        }
+        int best = -1, bestVotes = 0;
+        for (int i = 0; i < _children.Length; i++)
+        {
+            int votes = 0;
+            for (int j = 0; read[i] && j < _children.Length; j++)
+                if (read[j] && all.AsSpan(i * length, length).SequenceEqual(all.AsSpan(j * length, length)))
+                    votes++;
+            if (votes > bestVotes)
+                (best, bestVotes) = (i, votes);
+        }
+        if (!last && bestVotes < _children.Length)
+            return false;
+        Require(bestVotes, failure, "read", offset);
+        var winner = all.AsSpan(best * length, length);
+        winner.CopyTo(destination);
+        for (int i = 0; _rewrite && i < _children.Length; i++)
+            if (!read[i] || !all.AsSpan(i * length, length).SequenceEqual(winner))
+                Rewrite(_children[i], offset, winner);
+        return true;
+    }
+
+    private static void Rewrite(BlockDevice copy, long offset, ReadOnlySpan<byte> content)
+    {
+        try
+        {
+            copy.Write(offset, content);
+        }
+        catch (Exception e) when (e is IOException or ImageException)
+        {
+            // It stays as wrong as it was; what was asked for is known.
         }
     }
 

@@ -45,6 +45,51 @@ public sealed class QuorumTests
         Assert.Equal(first, File.ReadAllBytes(folder.File("2")));
     }
 
+    /// <summary>A copy that has been written before the others is not put back to what they still hold.</summary>
+    [Fact]
+    public void A_read_beside_a_write_repairs_nothing()
+    {
+        using var release = new ManualResetEventSlim();
+        using var writing = new ManualResetEventSlim();
+        var memory = new MemoryProtocol();
+        for (int i = 0; i < 3; i++)
+            memory.Devices[$"{i}"] = new RecordingDevice(new byte[4096]);
+        memory.Devices["1"] = new WaitingDevice(memory.Devices["1"], writing, release);
+        string list = string.Join(", ", Enumerable.Range(0, 3).Select(i => $"{{'driver': 'mem', 'filename': 'mem:{i}'}}"));
+        using var device = memory.Opener().Open($"json:{{'driver': 'quorum', 'vote-threshold': 2, 'rewrite-corrupted': true, 'children': [{list}]}}", null,
+            new OpenSettings());
+        var write = Task.Run(() => device.Write(0, [1]));
+        Assert.True(writing.Wait(5000));
+        var read = Task.Run(() => device.Read(0, new byte[1]));
+        read.Wait(100);
+        release.Set();
+        Assert.True(Task.WaitAll([write, read], 5000));
+        foreach (var copy in memory.Devices.Values)
+        {
+            byte[] b = new byte[1];
+            copy.Read(0, b);
+            Assert.Equal(1, b[0]);
+        }
+    }
+
+    private sealed class WaitingDevice(BlockDevice device, ManualResetEventSlim writing, ManualResetEventSlim release) : BlockDevice
+    {
+        public override string DriverName => "waiting";
+
+        public override long Length => device.Length;
+
+        public override void Read(long offset, Span<byte> destination) => device.Read(offset, destination);
+
+        public override void Write(long offset, ReadOnlySpan<byte> source)
+        {
+            writing.Set();
+            release.Wait();
+            device.Write(offset, source);
+        }
+
+        public override void Flush() { }
+    }
+
     [Fact]
     public void Relative_names_have_no_folder_to_start_from()
     {
