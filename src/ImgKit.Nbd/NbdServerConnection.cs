@@ -123,7 +123,8 @@ internal sealed class NbdServerConnection
                 continue;
             }
             _sequence++;
-            Volatile.Write(ref _role, Lent);
+            // Seen by the watcher before it is asked whether it watches: a request that is not fast must not be passed over by both.
+            Interlocked.Exchange(ref _role, Lent);
             _server.Watcher.Notice();
             runner.Run(request, mayHoldReply: true);
             if (Interlocked.CompareExchange(ref _role, Receiving, Lent) == Lent)

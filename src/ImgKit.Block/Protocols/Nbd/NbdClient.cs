@@ -39,6 +39,8 @@ internal sealed class NbdClient : IDisposable
     private readonly Lock _gate = new();
     private readonly List<NbdConnection> _connections = [];
     private readonly bool _multi;
+    private StreamTransport? _pending;
+    private bool _connecting;
     private bool _noMore;
     private bool _closed;
 
@@ -99,9 +101,10 @@ internal sealed class NbdClient : IDisposable
                 var left = lostAt == 0 ? _settings.ReconnectDelay : _settings.ReconnectDelay - Stopwatch.GetElapsedTime(lostAt);
                 best = Connect(left);
             }
-            else if (_multi && !_noMore && best.InFlight >= BusyDepth && _connections.Count < MaxConnections)
+            else if (_multi && !_noMore && !_connecting && best.InFlight >= BusyDepth && _connections.Count < MaxConnections)
             {
-                best = TryConnectAnother() ?? best;
+                _connecting = true;
+                new Thread(ConnectAnother, 256 << 10) { IsBackground = true, Name = "nbd connect" }.Start();
             }
             return best;
         }
@@ -121,20 +124,30 @@ internal sealed class NbdClient : IDisposable
         }
     }
 
-    private NbdConnection? TryConnectAnother()
+    /// <summary>A server that has enough clients may leave one more waiting for its greeting for ever: no request waits with it.</summary>
+    private void ConnectAnother()
     {
+        NbdConnection? another = null;
         try
         {
-            var c = Connect(Agreement);
-            _connections.Add(c);
-            return c;
+            another = Connect(Agreement, isExtra: true);
         }
-        catch (Exception e) when (e is ImageException or IOException)
+        catch (Exception)
         {
             // The server has enough of us: one connection does, too.
-            _noMore = true;
-            return null;
         }
+        lock (_gate)
+        {
+            _connecting = false;
+            _pending = null;
+            _noMore |= another is null;
+            if (another is not null && !_closed)
+            {
+                _connections.Add(another);
+                return;
+            }
+        }
+        another?.Dispose();
     }
 
     private void Drop(NbdConnection connection)
@@ -166,11 +179,13 @@ internal sealed class NbdClient : IDisposable
         }
     }
 
-    private NbdConnection Connect(NbdAgreement? expected)
+    private NbdConnection Connect(NbdAgreement? expected, bool isExtra = false)
     {
         var transport = new StreamTransport(_settings.Address.Connect());
         try
         {
+            if (isExtra)
+                Pend(transport);
             var agreement = new NbdHandshake(transport, _settings.Tls, _settings.TlsHost).Open(_settings.Export, _settings.AllocationContext);
             if (expected is not null && (agreement.Export.Size != expected.Export.Size || agreement.Export.Flags != expected.Export.Flags
                 || agreement.AllocationContext.HasValue != expected.AllocationContext.HasValue || agreement.Export.MinBlock != expected.Export.MinBlock))
@@ -179,13 +194,28 @@ internal sealed class NbdClient : IDisposable
         }
         catch (EndOfStreamException e)
         {
+            if (isExtra)
+                Pend(null);
             transport.Dispose();
             throw new ImageException(ImageErrorKind.Io, "Failed to read data: Unexpected end-of-file before all data were read", inner: e) { Errno = 5 };
         }
         catch
         {
+            if (isExtra)
+                Pend(null);
             transport.Dispose();
             throw;
+        }
+    }
+
+    /// <summary>Whoever closes the client ends the handshake that goes on here.</summary>
+    private void Pend(StreamTransport? transport)
+    {
+        lock (_gate)
+        {
+            _pending = transport;
+            if (_closed)
+                transport?.Shutdown();
         }
     }
 
@@ -200,6 +230,7 @@ internal sealed class NbdClient : IDisposable
         lock (_gate)
         {
             _closed = true;
+            _pending?.Shutdown();
             foreach (var c in _connections)
                 c.Dispose();
             _connections.Clear();

@@ -21,7 +21,9 @@ internal sealed unsafe class NbdDevice : BlockDevice
     private readonly int _align;
     private readonly int _maxPayload;
     private readonly int _piece;
-    private readonly Lock _unaligned = new();
+    /// <summary>Where a server wants whole blocks: a block of which a part is changed is read, changed and written, and by nobody else meanwhile. Null:
+    /// requests of any alignment.</summary>
+    private readonly ReaderWriterLockSlim? _blocks;
 
     public NbdDevice(NbdClientSettings client, OpenSettings settings)
     {
@@ -41,6 +43,7 @@ internal sealed unsafe class NbdDevice : BlockDevice
         _maxPayload -= _maxPayload % _align;
         _piece = (int)Math.Clamp(Math.Max(PieceLength, (long)_export.PreferredBlock), _align, _maxPayload);
         _piece -= _piece % _align;
+        _blocks = _align > 1 ? new ReaderWriterLockSlim() : null;
         Limits = new BlockLimits(_align, Math.Min(_maxPayload, 2 << 20), 0, _align);
         FileName = client.Address.ToUri(client.Export);
     }
@@ -83,14 +86,28 @@ internal sealed unsafe class NbdDevice : BlockDevice
             WriteUnaligned(offset, source);
             return;
         }
+        _blocks?.EnterReadLock();
+        try
+        {
+            WriteAligned(offset, source);
+        }
+        finally
+        {
+            _blocks?.ExitReadLock();
+            // A write that fails may have written a part.
+            _status.Forget();
+        }
+        FlushIfWriteThrough();
+    }
+
+    private void WriteAligned(long offset, ReadOnlySpan<byte> source)
+    {
         fixed (byte* p = source)
         {
             var buffer = new IoBuffer(p, source.Length);
             if (!source.IsEmpty)
                 Transfer(NbdCommand.Write, Fua(), offset, source.Length, new ReadOnlySpan<IoBuffer>(in buffer));
         }
-        FlushIfWriteThrough();
-        _status.Forget();
     }
 
     public override void ReadVector(long offset, ReadOnlySpan<IoBuffer> buffers)
@@ -113,10 +130,18 @@ internal sealed unsafe class NbdDevice : BlockDevice
             base.WriteVector(offset, buffers);
             return;
         }
-        if (total > 0)
-            Transfer(NbdCommand.Write, Fua(), offset, total, buffers);
+        _blocks?.EnterReadLock();
+        try
+        {
+            if (total > 0)
+                Transfer(NbdCommand.Write, Fua(), offset, total, buffers);
+        }
+        finally
+        {
+            _blocks?.ExitReadLock();
+            _status.Forget();
+        }
         FlushIfWriteThrough();
-        _status.Forget();
     }
 
     public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
@@ -139,12 +164,11 @@ internal sealed unsafe class NbdDevice : BlockDevice
             ZeroBuffer.WriteTo(this, offset, head);
             ZeroBuffer.WriteTo(this, start + length, Math.Max(0, offset + count - start - length));
         }
-        int error = Range(NbdCommand.WriteZeroes, flags, start, length);
+        int error = ChangeRange(NbdCommand.WriteZeroes, flags, start, length);
         if (error == NbdError.NotSupported && fast)
             throw new NotSupportedException("the NBD server cannot zero this range without writing it");
         Check(error, "zero", start, length);
         FlushIfWriteThrough();
-        _status.Forget();
     }
 
     public override void Discard(long offset, long count)
@@ -154,8 +178,21 @@ internal sealed unsafe class NbdDevice : BlockDevice
         if (!_settings.Unmap || !Has(NbdExportFlags.SendTrim))
             return;
         var (start, length) = AlignedPart(offset, count);
-        Check(Range(NbdCommand.Trim, NbdCommandFlags.None, start, length), "trim", start, length);
-        _status.Forget();
+        Check(ChangeRange(NbdCommand.Trim, NbdCommandFlags.None, start, length), "trim", start, length);
+    }
+
+    private int ChangeRange(NbdCommand command, NbdCommandFlags flags, long offset, long count)
+    {
+        _blocks?.EnterReadLock();
+        try
+        {
+            return Range(command, flags, offset, count);
+        }
+        finally
+        {
+            _blocks?.ExitReadLock();
+            _status.Forget();
+        }
     }
 
     public override void Flush()
@@ -198,7 +235,11 @@ internal sealed unsafe class NbdDevice : BlockDevice
             throw new ImageException(ImageErrorKind.InvalidArgument, "Cannot grow NBD nodes", FileName);
     }
 
-    protected override void Dispose(bool disposing) => _client.Dispose();
+    protected override void Dispose(bool disposing)
+    {
+        _client.Dispose();
+        _blocks?.Dispose();
+    }
 
     private bool IsAligned(long offset, long count) => ((offset | count) & (_align - 1)) == 0 || (_align > 1 && offset % _align == 0 && offset + count == Length);
 
@@ -266,8 +307,8 @@ internal sealed unsafe class NbdDevice : BlockDevice
     private void WriteUnaligned(long offset, ReadOnlySpan<byte> source)
     {
         using var bounce = new Host.AlignedBuffer(_align);
-        // Blocks of which a part is changed are read, changed and written: not by two at a time.
-        lock (_unaligned)
+        _blocks!.EnterWriteLock();
+        try
         {
             while (!source.IsEmpty)
             {
@@ -276,7 +317,7 @@ internal sealed unsafe class NbdDevice : BlockDevice
                 if (skip == 0 && source.Length >= _align)
                 {
                     int whole = source.Length / _align * _align;
-                    Write(offset, source[..whole]);
+                    WriteAligned(offset, source[..whole]);
                     source = source[whole..];
                     offset += whole;
                     continue;
@@ -285,11 +326,17 @@ internal sealed unsafe class NbdDevice : BlockDevice
                 int take = Math.Min(n - skip, source.Length);
                 Read(start, bounce.Span[..n]);
                 source[..take].CopyTo(bounce.Span[skip..]);
-                Write(start, bounce.Span[..n]);
+                WriteAligned(start, bounce.Span[..n]);
                 source = source[take..];
                 offset += take;
             }
         }
+        finally
+        {
+            _blocks.ExitWriteLock();
+            _status.Forget();
+        }
+        FlushIfWriteThrough();
     }
 
     private void CheckWritable()

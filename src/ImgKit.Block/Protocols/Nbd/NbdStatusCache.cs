@@ -24,7 +24,7 @@ internal sealed class NbdStatusCache(NbdClient client)
         {
             if (TryFind(offset, count, out extent))
                 return 0;
-            version = Volatile.Read(ref _version);
+            version = _version;
         }
         var extents = new List<NbdExtent>();
         int error = client.Execute(new NbdConnection.Request
@@ -39,7 +39,7 @@ internal sealed class NbdStatusCache(NbdClient client)
         lock (_gate)
         {
             extent = extents[0];
-            if (version != Volatile.Read(ref _version))
+            if (version != _version)
                 return 0;
             _extents.Clear();
             _extents.AddRange(extents);
@@ -77,14 +77,9 @@ internal sealed class NbdStatusCache(NbdClient client)
     /// <summary>The disk changes.</summary>
     public void Forget()
     {
-        if (_end == 0 && Volatile.Read(ref _version) == 0)
-        {
-            Interlocked.Increment(ref _version);
-            return;
-        }
         lock (_gate)
         {
-            Interlocked.Increment(ref _version);
+            _version++;
             _start = _end = 0;
             _extents.Clear();
         }
