@@ -106,6 +106,52 @@ public sealed class FileDeviceTests : IDisposable
         Assert.True(model.AsSpan().SequenceEqual(System.IO.File.ReadAllBytes(name)));
     }
 
+    [Theory]
+    [InlineData(false, 2000)]
+    [InlineData(true, 200)]
+    public void Two_that_make_a_file_longer_at_once_both_keep_what_they_wrote(bool direct, int rounds)
+    {
+        string name = _folder.File("grows");
+        _opener.CreateFile(name).Dispose();
+        using var aligned = new ImgKit.Host.AlignedBuffer(4096);
+        byte[] data = TestData.Mixed(4096, 6);
+        data.CopyTo(aligned.Span);
+        using var d = _opener.Open(name, "file", new OpenSettings { Unmap = true, Direct = direct });
+        int go = -1, done = -1;
+        var other = new Thread(() =>
+        {
+            // Ends before what the test writes: zeroes where the host makes them by its length, or less than a sector of direct data.
+            for (int i = 0; i < rounds; i++)
+            {
+                while (Volatile.Read(ref go) < i)
+                    Thread.SpinWait(1);
+                if (direct)
+                    d.Write(i * 65536L, data.AsSpan(0, 100));
+                else
+                    d.WriteZeroes(i * 65536L, 100, ZeroOptions.MayUnmap);
+                Volatile.Write(ref done, i);
+            }
+        });
+        other.Start();
+        for (int i = 0; i < rounds; i++)
+        {
+            Volatile.Write(ref go, i);
+            Thread.SpinWait(i % 100);
+            d.Write((i * 65536L) + 61440, aligned.Span);
+            while (Volatile.Read(ref done) < i)
+                Thread.SpinWait(1);
+        }
+        other.Join();
+        byte[] back = new byte[4096];
+        for (int i = 0; i < rounds; i++)
+        {
+            d.Read((i * 65536L) + 61440, back);
+            Assert.True(data.AsSpan().SequenceEqual(back), $"round {i}");
+        }
+        Assert.Equal(rounds * 65536L, d.Length);
+        Assert.Equal(rounds * 65536L, new FileInfo(name).Length);
+    }
+
     [Fact]
     public unsafe void Vectors_are_read_and_written_whole()
     {

@@ -5,7 +5,7 @@ namespace ImgKit.Block.Protocols.File;
 /// <summary>
 /// A file or block device of the host. A regular file grows when written behind its end, and reads as zeroes there.
 /// </summary>
-public sealed class FileDevice : BlockDevice
+public sealed partial class FileDevice : BlockDevice
 {
     private const int FirstBlock = 4096;
     private const int LeastHole = 1 << 20;
@@ -13,8 +13,10 @@ public sealed class FileDevice : BlockDevice
     private readonly HostFile _file;
     private readonly OpenSettings _settings;
     private readonly string _driver;
-    private readonly Lock _unaligned = new();
     private readonly SpaceReservation? _space;
+
+    /// <summary>Held by whatever may change the length of the file: requests that end behind it, and direct ones that are not aligned.</summary>
+    private readonly Lock _lengthChange = new();
     private long _length;
     private bool _noZeroRange;
     private bool _noPunchHole;
@@ -81,38 +83,48 @@ public sealed class FileDevice : BlockDevice
     public override void Write(long offset, ReadOnlySpan<byte> source)
     {
         CheckWritable();
-        if (_space is { } space)
+        bool aligned = !_file.IsDirect || IsAligned(offset, source, Limits.RequestAlignment);
+        try
         {
             if (offset + source.Length > Length)
             {
-                lock (space)
+                lock (_lengthChange)
                 {
-                    space.BeforeGrowth(offset, source.Length, Length);
-                    WriteNow(offset, source);
+                    _space?.BeforeGrowth(offset, source.Length, Length);
+                    WriteNow(offset, source, aligned);
                 }
-                return;
             }
-            space.BeforeWrite(offset, source.Length);
-        }
-        WriteNow(offset, source);
-    }
-
-    private void WriteNow(long offset, ReadOnlySpan<byte> source)
-    {
-        try
-        {
-            if (_file.IsDirect)
-                WriteDirect(offset, source);
+            else if (aligned)
+            {
+                _space?.BeforeWrite(offset, source.Length);
+                WriteNow(offset, source, aligned);
+            }
             else
-                _file.Write(offset, source);
-            if (_settings.WriteThrough)
-                _file.Sync();
+            {
+                lock (_lengthChange)
+                    WriteNow(offset, source, aligned);
+            }
+            SyncThrough();
         }
         catch (HostException e)
         {
             throw Failed("write", offset, source.Length, e);
         }
+    }
+
+    private void WriteNow(long offset, ReadOnlySpan<byte> source, bool aligned)
+    {
+        if (aligned)
+            _file.Write(offset, source);
+        else
+            WriteUnaligned(offset, source);
         Grown(offset + source.Length);
+    }
+
+    private void SyncThrough()
+    {
+        if (_settings.WriteThrough)
+            _file.Sync();
     }
 
     /// <inheritdoc/>
@@ -165,15 +177,24 @@ public sealed class FileDevice : BlockDevice
         }
         try
         {
-            _file.WriteVector(offset, vectors);
-            if (_settings.WriteThrough)
-                _file.Sync();
+            if (offset + total > Length)
+            {
+                lock (_lengthChange)
+                {
+                    _file.WriteVector(offset, vectors);
+                    Grown(offset + total);
+                }
+            }
+            else
+            {
+                _file.WriteVector(offset, vectors);
+            }
+            SyncThrough();
         }
         catch (HostException e)
         {
             throw Failed("write", offset, total, e);
         }
-        Grown(offset + total);
     }
 
     /// <inheritdoc/>
@@ -182,11 +203,11 @@ public sealed class FileDevice : BlockDevice
         CheckWritable();
         if (count == 0)
             return;
-        if (_space is { } space && offset + count > Length)
+        if (offset + count > Length)
         {
-            lock (space)
+            lock (_lengthChange)
             {
-                space.BeforeGrowth(offset, 0, Length);
+                _space?.BeforeGrowth(offset, 0, Length);
                 ZeroNow(offset, count, options);
             }
             return;
@@ -205,19 +226,18 @@ public sealed class FileDevice : BlockDevice
                 for (long at = 0; at < count;)
                 {
                     int n = (int)Math.Min(1 << 20, count - at);
-                    WriteNow(offset + at, ZeroBuffer.Span(n));
+                    Write(offset + at, ZeroBuffer.Span(n));
                     at += n;
                 }
                 return;
             }
-            if (_settings.WriteThrough)
-                _file.Sync();
+            Grown(offset + count);
+            SyncThrough();
         }
         catch (HostException e)
         {
             throw Failed("zero", offset, count, e);
         }
-        Grown(offset + count);
     }
 
     private bool ZeroInKernel(long offset, long count, bool mayUnmap)
@@ -313,16 +333,11 @@ public sealed class FileDevice : BlockDevice
     public override void Resize(long length, ResizeOptions options = default)
     {
         CheckWritable();
-        if (_space is { } space)
+        lock (_lengthChange)
         {
-            lock (space)
-            {
-                space.GiveBack();
-                ResizeNow(length, options);
-            }
-            return;
+            _space?.GiveBack();
+            ResizeNow(length, options);
         }
-        ResizeNow(length, options);
     }
 
     private void ResizeNow(long length, ResizeOptions options)
@@ -430,86 +445,4 @@ public sealed class FileDevice : BlockDevice
 
     private ImageException Failed(string what, long offset, long count, HostException e) =>
         new(ImageErrorKind.Io, e.Message, FileName, offset, e) { Errno = e.Errno, Operation = $"{what} of {count} bytes at offset {offset} of '{FileName}'" };
-
-    private int ReadDirect(long offset, Span<byte> destination)
-    {
-        long align = Limits.RequestAlignment;
-        if (IsAligned(offset, destination, align))
-            return _file.Read(offset, destination);
-        long start = offset & -align;
-        long end = (offset + destination.Length + align - 1) & -align;
-        using var bounce = new BounceBuffer(end - start);
-        int total = 0;
-        // In pieces, so that a large request does not need as much memory again.
-        for (long at = start; at < end; at += bounce.Length)
-        {
-            int want = (int)Math.Min(bounce.Length, end - at);
-            int got = _file.Read(at, bounce.Span[..want]);
-            int skip = (int)Math.Max(0, offset - at);
-            int n = Math.Min(got - skip, destination.Length - total);
-            if (n <= 0)
-                break;
-            bounce.Span.Slice(skip, n).CopyTo(destination[total..]);
-            total += n;
-            if (got < want)
-                break;
-        }
-        return total;
-    }
-
-    private void WriteDirect(long offset, ReadOnlySpan<byte> source)
-    {
-        long align = Limits.RequestAlignment;
-        if (IsAligned(offset, source, align))
-        {
-            _file.Write(offset, source);
-            return;
-        }
-        // Sectors at the edges are read, changed and written: not by two at a time. The size is restored, for a
-        // whole sector at the end may be more than was asked for.
-        lock (_unaligned)
-        {
-            long size = Math.Max(_file.GetLength(), offset + source.Length);
-            while (source.Length > 0)
-            {
-                long start = offset & -align;
-                long end = Math.Min(start + BounceBuffer.MaxLength, (offset + source.Length + align - 1) & -align);
-                using var bounce = new BounceBuffer(end - start);
-                var span = bounce.Span[..(int)(end - start)];
-                int skip = (int)(offset - start);
-                int n = Math.Min(span.Length - skip, source.Length);
-                if (skip != 0 || n != span.Length)
-                {
-                    int got = _file.Read(start, span);
-                    span[got..].Clear();
-                }
-                source[..n].CopyTo(span[skip..]);
-                _file.Write(start, span);
-                source = source[n..];
-                offset += n;
-            }
-            if (_file.Kind == HostFileKind.Regular && _file.GetLength() > size)
-                _file.SetLength(size);
-        }
-    }
-
-    private static unsafe bool IsAligned(long offset, ReadOnlySpan<byte> memory, long align)
-    {
-        fixed (byte* p = memory)
-            return ((offset | (long)(uint)memory.Length | (long)p) & (align - 1)) == 0;
-    }
-
-    private readonly ref struct BounceBuffer
-    {
-        public const int MaxLength = 1 << 20;
-        private readonly AlignedBuffer _buffer;
-
-        public BounceBuffer(long length) => _buffer = new AlignedBuffer((int)Math.Min(length, MaxLength));
-
-        public int Length => _buffer.Length;
-
-        public Span<byte> Span => _buffer.Span;
-
-        public void Dispose() => _buffer.Dispose();
-    }
 }

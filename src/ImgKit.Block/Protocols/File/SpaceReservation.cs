@@ -6,7 +6,7 @@ namespace ImgKit.Block.Protocols.File;
 /// Reserves the space of large writes into a new file before they come, which some file systems take much faster so
 /// (<see cref="HostFile.IsFasterReserved"/>). Behind the end of the file it reserves ahead, and gives back what was not used.
 /// </summary>
-/// <remarks>Whatever makes the file longer does so under the lock of this object: giving space back cuts the file at its end.</remarks>
+/// <remarks>Whatever makes the file longer does so under the same lock as this: giving space back cuts the file at its end.</remarks>
 internal sealed class SpaceReservation(HostFile file)
 {
     /// <summary>Reserving space for less is not worth a call.</summary>
@@ -26,7 +26,7 @@ internal sealed class SpaceReservation(HostFile file)
             Reserve(offset, count);
     }
 
-    /// <summary>Before something makes the file longer. Under the lock.</summary>
+    /// <summary>Before something makes the file longer. Under the lock of what changes the length.</summary>
     /// <param name="offset">where it begins.</param>
     /// <param name="count">bytes of data; 0 when it brings none.</param>
     /// <param name="length">the file's length.</param>
@@ -42,7 +42,7 @@ internal sealed class SpaceReservation(HostFile file)
             _end = end + ahead;
     }
 
-    /// <summary>Gives back what is reserved behind the file's end. Under the lock.</summary>
+    /// <summary>Gives back what is reserved behind the file's end. Under the lock of what changes the length.</summary>
     public void GiveBack()
     {
         if (_end == 0)
