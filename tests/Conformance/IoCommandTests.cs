@@ -29,6 +29,25 @@ public sealed partial class IoCommandTests
         }
     }
 
+    [Theory]
+    [InlineData("qcow2")]
+    [InlineData("vmdk")]
+    public void A_write_that_does_not_fit_leaves_nothing_where_the_next_counts_on_zeroes(string format)
+    {
+        using var w = new Workspace();
+        // KiB of the largest file: the first write comes to its end in its middle, and the next takes the same place.
+        foreach (int limit in new[] { 500, 620, 700 })
+        {
+            string image = MakeImage(w.Folder, format);
+            string io = $"{Programs.Ours("kvm-io")} -f {format} -c 'write -P 0x55 0 1M' -c 'write -P 1 516k 4k' -c 'read -P 0 480k 36k' -c 'read -P 0 520k 56k' {image}";
+            var (_, output) = Programs.TryRun("/bin/bash", "-c", $"trap '' XFSZ; ulimit -f {limit}; {io}");
+            Assert.Contains("write failed: File too large", output, StringComparison.Ordinal);
+            Assert.Contains("wrote 4096/4096", output, StringComparison.Ordinal);
+            Assert.DoesNotContain("verification failed", output, StringComparison.Ordinal);
+            Programs.Run("qemu-img", "check", "-f", format, image);
+        }
+    }
+
     /// <summary>Runs a script on a new image.</summary>
     /// <returns>exit code, what was printed on each stream, and a digest of the disk's content.</returns>
     private static string Run(string folder, string program, string format, string[] fields)

@@ -94,7 +94,16 @@ internal sealed class RecordingDevice : BlockDevice
 
     public override void Resize(long length, ResizeOptions options = default) => Record(new Change(ChangeKind.Resize, length, []));
 
-    public override void Flush() => Record(new Change(ChangeKind.Flush, 0, []));
+    /// <summary>Called once, in the middle of the next flush.</summary>
+    public Action? Flushing { get; set; }
+
+    public override void Flush()
+    {
+        var flushing = Flushing;
+        Flushing = null;
+        flushing?.Invoke();
+        Record(new Change(ChangeKind.Flush, 0, []));
+    }
 }
 
 /// <summary>Devices by name, <c>mem:NAME</c>, for openers in tests. A device stays when the image over it is closed.</summary>

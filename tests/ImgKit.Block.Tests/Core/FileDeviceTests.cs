@@ -153,6 +153,31 @@ public sealed class FileDeviceTests : IDisposable
     }
 
     [Fact]
+    public void A_direct_write_of_part_of_a_sector_undoes_nobody_elses()
+    {
+        string name = _folder.File("sectors");
+        System.IO.File.WriteAllBytes(name, new byte[4096]);
+        using var d = _opener.Open(name, "file", new OpenSettings { Direct = true });
+        // Each thread has its own bytes of one sector; the first one zeroes what it wrote.
+        Parallel.For(0, 4, new ParallelOptions { MaxDegreeOfParallelism = 4 }, t =>
+        {
+            byte[] data = new byte[100], back = new byte[100];
+            for (int i = 1; i <= 1500; i++)
+            {
+                data.AsSpan().Fill((byte)i);
+                d.Write(t * 100, data);
+                if (t == 0)
+                {
+                    d.WriteZeroes(0, 100);
+                    data.AsSpan().Clear();
+                }
+                d.Read(t * 100, back);
+                Assert.True(data.AsSpan().SequenceEqual(back), $"thread {t}, round {i}");
+            }
+        });
+    }
+
+    [Fact]
     public unsafe void Vectors_are_read_and_written_whole()
     {
         byte[] data = TestData.Mixed(300_000, 5);

@@ -102,6 +102,66 @@ public sealed class VmdkModelTests
     }
 
     [Fact]
+    public void What_is_written_beside_a_flush_is_there_after_closing()
+    {
+        var memory = new MemoryProtocol();
+        var opener = memory.Opener();
+        VmdkPeerTests.Create("mem:t", 1 << 20, opener: opener);
+        var file = (RecordingDevice)memory.Devices["t"];
+        byte[] data = TestData.Mixed(65536, 5), read = new byte[65536];
+        using (var image = opener.Open("mem:t", "vmdk", new OpenSettings()))
+        {
+            image.Write(0, data);
+            file.Flushing = () =>
+            {
+                var writer = new Thread(() => image.Write(1 << 16, data));
+                writer.Start();
+                Assert.True(writer.Join(10_000));
+            };
+            image.Flush();
+            Assert.Null(file.Flushing);
+        }
+        using var again = opener.Open("mem:t", "vmdk", OpenSettings.ReadOnlyDefault);
+        again.Read(1 << 16, read);
+        Assert.True(data.AsSpan().SequenceEqual(read));
+    }
+
+    [Fact]
+    public void Requests_go_on_while_the_disk_grows()
+    {
+        using var folder = new TestData.Folder();
+        string file = folder.File("t.vmdk");
+        const int table = 512 << 16, rounds = 100;
+        VmdkPeerTests.Create(file, table);
+        byte[] Data(int round) => TestData.Mixed(700, round);
+        using (var image = VmdkPeerTests.Open(file, readOnly: false))
+        {
+            int done = 0;
+            var writer = new Thread(() =>
+            {
+                for (int i = 0; i < rounds; i++)
+                {
+                    image.Write(i * 65536, Data(i));
+                    Volatile.Write(ref done, i);
+                }
+            });
+            writer.Start();
+            // Each needs a table more, for which the directories move.
+            for (int i = 2; Volatile.Read(ref done) < rounds - 1; i++)
+                image.Resize((long)i * table);
+            writer.Join();
+        }
+        using var again = VmdkPeerTests.Open(file);
+        byte[] read = new byte[700];
+        for (int i = 0; i < rounds; i++)
+        {
+            again.Read(i * 65536, read);
+            Assert.True(Data(i).AsSpan().SequenceEqual(read), $"round {i}");
+        }
+        Peer.QemuImg("check", file);
+    }
+
+    [Fact]
     public void Tables_that_do_not_fit_into_the_cache_keep_their_entries()
     {
         using var folder = new TestData.Folder();

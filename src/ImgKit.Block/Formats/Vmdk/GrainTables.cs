@@ -43,6 +43,9 @@ internal sealed class GrainTables
             CheckInFile(redundant);
     }
 
+    /// <summary>Called when tables are about to be written, before the flush that makes data safe: what must be so by then, too.</summary>
+    public Action? BeforeTables { get; set; }
+
     /// <summary>Held while tables are changed.</summary>
     public object SyncRoot { get; } = new();
 
@@ -219,6 +222,7 @@ internal sealed class GrainTables
         }
         try
         {
+            BeforeTables?.Invoke();
             _file.Flush();
             if (tables.Count == 0)
                 return;

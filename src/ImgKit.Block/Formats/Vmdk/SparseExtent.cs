@@ -28,7 +28,7 @@ internal sealed partial class SparseExtent : VmdkExtent
     private GrainTables _tables;
     private long _sectors;
     private long _nextSector;
-    private bool _freeSectorChanged;
+    private long _freeSectorStored;
 
     public SparseExtent(BlockDevice file, SparseLayout layout, GrainTables tables)
     {
@@ -41,6 +41,9 @@ internal sealed partial class SparseExtent : VmdkExtent
         _freshSpaceIsZero = file is FileDevice { DriverName: "file" };
         long end = (file.Length + 511) / 512;
         _nextSector = (end + layout.GrainSectors - 1) / layout.GrainSectors * layout.GrainSectors;
+        _freeSectorStored = _nextSector;
+        if (layout.FreeSectorField != 0)
+            tables.BeforeTables = StoreFreeSector;
     }
 
     public override long Length => _sectors * 512;
@@ -243,8 +246,8 @@ internal sealed partial class SparseExtent : VmdkExtent
                 if (done)
                     for (int i = 0; i < run.Count; i++)
                         _tables.Set(run.First + i, (uint)(run.Sector + (long)i * _layout.GrainSectors));
-                else if (_nextSector == run.Sector + (long)run.Count * _layout.GrainSectors)
-                    _nextSector = run.Sector;
+                else if (_nextSector == run.Sector + (long)run.Count * _layout.GrainSectors && (!_freshSpaceIsZero || _file.Length <= run.Sector * 512))
+                    _nextSector = run.Sector;       // nothing of it is in the file
                 _inFlight.Remove(run);
                 Monitor.PulseAll(Sync);
             }
@@ -261,7 +264,6 @@ internal sealed partial class SparseExtent : VmdkExtent
                 sector * 512)
             { Errno = 27 };
         _nextSector += sectors;
-        _freeSectorChanged = true;
         return new GrainRun(grain, count, sector);
     }
 
@@ -361,7 +363,8 @@ internal sealed partial class SparseExtent : VmdkExtent
         _tables.WriteBackIfMuch();
     }
 
-    /// <summary>Zeroes a range of which nothing is allocated. Where no backing device shows it reads as zeroes already.</summary>
+    /// <summary>Zeroes a range of which nothing was allocated. Where no backing device shows it reads as zeroes already.</summary>
+    /// <returns>bytes from the start that are done.</returns>
     private long ZeroUnallocated(long offset, long count, ZeroOptions options)
     {
         if (Image.Backing is null)
@@ -372,20 +375,21 @@ internal sealed partial class SparseExtent : VmdkExtent
         {
             long grains = offset + count == Length ? (count + GrainSize - 1) / GrainSize : count / GrainSize;
             grains = Math.Min(grains, _tables.EntriesPerTable - grain % _tables.EntriesPerTable);
+            int done = 0;
             lock (Sync)
             {
-                for (int i = 0; i < grains; i++)
+                for (; done < grains; done++)
                 {
-                    while (IsInFlight(grain + i))
+                    while (IsInFlight(grain + done))
                         Monitor.Wait(Sync);
-                    // Allocated meanwhile: a write that came at the same time, and came last.
-                    if (IsStored(_tables[grain + i]))
-                        continue;
-                    AddTables(grain + i, 1);
-                    _tables.Set(grain + i, 1);
+                    // Allocated meanwhile by a write of a part of it: the caller zeroes it where it lies.
+                    if (IsStored(_tables[grain + done]))
+                        break;
+                    AddTables(grain + done, 1);
+                    _tables.Set(grain + done, 1);
                 }
             }
-            return Math.Min(grains * GrainSize, count);
+            return Math.Min((long)done * GrainSize, count);
         }
         if (options.HasFlag(ZeroOptions.NoFallback))
             throw new NotSupportedException("this vmdk image cannot zero a range without writing it");
@@ -435,18 +439,19 @@ internal sealed partial class SparseExtent : VmdkExtent
         return new(length, entry == 0 ? ExtentKind.None : ExtentKind.Zero | ExtentKind.Allocated, 0);
     }
 
-    public override void Flush()
+    public override void Flush() => _tables.WriteBack();
+
+    /// <summary>Others may take what lies behind the sector that COWD calls free: no table names a grain there.</summary>
+    private void StoreFreeSector()
     {
-        _tables.WriteBack();
-        if (!_freeSectorChanged || _layout.FreeSectorField == 0)
+        long next;
+        lock (Sync)
+            next = _nextSector;
+        if (next == _freeSectorStored)
             return;
         Span<byte> b = stackalloc byte[4];
-        lock (Sync)
-        {
-            BitConverter.TryWriteBytes(b, (uint)Math.Min(_nextSector, uint.MaxValue));
-            _freeSectorChanged = false;
-        }
+        BitConverter.TryWriteBytes(b, (uint)Math.Min(next, uint.MaxValue));
         _file.Write(_layout.FreeSectorField, b);
-        _file.Flush();
+        _freeSectorStored = next;
     }
 }

@@ -51,10 +51,18 @@ internal sealed partial class VmdkImage
 
     public void WriteCompressed(long offset, ReadOnlySpan<byte> compressed, int unitLength)
     {
-        BeginChange(offset, unitLength);
-        var stream = Stream ?? throw new ImageException(ImageErrorKind.Unsupported, "Compression not supported for this vmdk subformat", FileName);
-        stream.WriteCompressed(offset, compressed, unitLength);
-        EndChange();
+        int ticket = _gate.Enter();
+        try
+        {
+            BeginChange(offset, unitLength);
+            var stream = Stream ?? throw new ImageException(ImageErrorKind.Unsupported, "Compression not supported for this vmdk subformat", FileName);
+            stream.WriteCompressed(offset, compressed, unitLength);
+        }
+        finally
+        {
+            EndChange(ticket);
+        }
+        FlushThrough();
     }
 
     public string? BackingFileName => _descriptor.ParentFileNameHint;
@@ -88,6 +96,7 @@ internal sealed partial class VmdkImage
 
     public BlockDevice? ReplaceBacking(BlockDevice? backing)
     {
+        using var alone = _gate.EnterExclusive();
         var old = _backing;
         _backing = backing;
         _parentChecked = false;
@@ -96,6 +105,7 @@ internal sealed partial class VmdkImage
 
     public CheckResult Check(CheckRepair repair, Action<string> report)
     {
+        using var alone = _gate.EnterExclusive();
         var result = new CheckResult();
         foreach (var e in _extents)
             e.Check(e.Access == ExtentAccess.ReadWrite && !IsReadOnly ? repair : CheckRepair.None, report, result);
@@ -105,7 +115,9 @@ internal sealed partial class VmdkImage
     /// <summary>Drops all that is stored here. What showed through from the parent shows again, and the parent as it is now is the right one.</summary>
     public void MakeEmpty()
     {
+        using var alone = _gate.EnterExclusive();
         BeginChange(0, Length);
+        _dirty = true;
         foreach (var e in _extents)
             e.MakeEmpty();
         if (_backing is not null && CidOf(_backing) is { } cid && _descriptor.ParentCid != cid)

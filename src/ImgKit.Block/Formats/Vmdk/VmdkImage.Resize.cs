@@ -12,6 +12,7 @@ internal sealed partial class VmdkImage
 
     public override void Resize(long length, ResizeOptions options = default)
     {
+        using var alone = _gate.EnterExclusive();
         length = checked(length + 511) & ~511L;
         if (length == Length)
             return;
@@ -34,6 +35,7 @@ internal sealed partial class VmdkImage
         try
         {
             BeginChange(0, 1);
+            _dirty = true;
             if (size > last.Length)
                 last.Grow(size, options.Preallocation);
         }
@@ -53,12 +55,11 @@ internal sealed partial class VmdkImage
             UpdateGeometry(length);
             StoreDescriptor(flush: true);
         }
-        // Readers have the old list, or the new one.
         _extents = [.. _extents, .. added.Select(a => a.Extent)];
         Volatile.Write(ref _length, length);
         // A longer parent must not show in the bytes gained.
         if (_backing is not null && _backing.Length > old)
-            WriteZeroes(old, Math.Min(length, _backing.Length) - old);
+            ZeroInside(old, Math.Min(length, _backing.Length) - old, ZeroOptions.None);
     }
 
     /// <summary>Makes the extents behind the last one. Until the descriptor names them they belong to nothing.</summary>

@@ -15,6 +15,7 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
     private readonly VmdkDescriptor _descriptor;
     private readonly DescriptorPlace _place;
     private volatile List<VmdkExtent> _extents;
+    private readonly RequestGate _gate = new();
     private readonly Lock _cidLock = new();
     private BlockDevice? _backing;
     private long _length;
@@ -106,32 +107,63 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
 
     public override void Read(long offset, Span<byte> destination)
     {
-        CheckRange(offset, destination.Length);
-        while (destination.Length > 0)
+        int ticket = _gate.Enter();
+        try
         {
-            var e = ExtentAt(offset);
-            int n = (int)Math.Min(destination.Length, e.Start + e.Length - offset);
-            e.Read(offset - e.Start, destination[..n]);
-            destination = destination[n..];
-            offset += n;
+            CheckRange(offset, destination.Length);
+            while (destination.Length > 0)
+            {
+                var e = ExtentAt(offset);
+                int n = (int)Math.Min(destination.Length, e.Start + e.Length - offset);
+                e.Read(offset - e.Start, destination[..n]);
+                destination = destination[n..];
+                offset += n;
+            }
+        }
+        finally
+        {
+            _gate.Exit(ticket);
         }
     }
 
     public override void Write(long offset, ReadOnlySpan<byte> source)
     {
-        BeginChange(offset, source.Length);
-        while (source.Length > 0)
+        int ticket = _gate.Enter();
+        try
         {
-            var e = WritableExtentAt(offset);
-            int n = (int)Math.Min(source.Length, e.Start + e.Length - offset);
-            e.Write(offset - e.Start, source[..n]);
-            source = source[n..];
-            offset += n;
+            BeginChange(offset, source.Length);
+            while (source.Length > 0)
+            {
+                var e = WritableExtentAt(offset);
+                int n = (int)Math.Min(source.Length, e.Start + e.Length - offset);
+                e.Write(offset - e.Start, source[..n]);
+                source = source[n..];
+                offset += n;
+            }
         }
-        EndChange();
+        finally
+        {
+            EndChange(ticket);
+        }
+        FlushThrough();
     }
 
     public override void WriteZeroes(long offset, long count, ZeroOptions options = ZeroOptions.None)
+    {
+        int ticket = _gate.Enter();
+        try
+        {
+            ZeroInside(offset, count, options);
+        }
+        finally
+        {
+            EndChange(ticket);
+        }
+        FlushThrough();
+    }
+
+    /// <summary><see cref="WriteZeroes"/> for who is inside the image already.</summary>
+    private void ZeroInside(long offset, long count, ZeroOptions options)
     {
         BeginChange(offset, count);
         while (count > 0)
@@ -142,40 +174,77 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
             count -= n;
             offset += n;
         }
-        EndChange();
     }
 
     public override void Discard(long offset, long count)
     {
-        BeginChange(offset, count);
-        while (count > 0)
+        int ticket = _gate.Enter();
+        try
         {
-            var e = WritableExtentAt(offset);
-            long n = Math.Min(count, e.Start + e.Length - offset);
-            e.Discard(offset - e.Start, n);
-            count -= n;
-            offset += n;
+            BeginChange(offset, count);
+            while (count > 0)
+            {
+                var e = WritableExtentAt(offset);
+                long n = Math.Min(count, e.Start + e.Length - offset);
+                e.Discard(offset - e.Start, n);
+                count -= n;
+                offset += n;
+            }
         }
-        EndChange();
+        finally
+        {
+            EndChange(ticket);
+        }
+        FlushThrough();
     }
 
     public override BlockExtent GetExtent(long offset, long count)
     {
-        CheckRange(offset, count);
-        var e = ExtentAt(offset);
-        return e.GetExtent(offset - e.Start, Math.Min(count, e.Start + e.Length - offset));
+        int ticket = _gate.Enter();
+        try
+        {
+            CheckRange(offset, count);
+            var e = ExtentAt(offset);
+            return e.GetExtent(offset - e.Start, Math.Min(count, e.Start + e.Length - offset));
+        }
+        finally
+        {
+            _gate.Exit(ticket);
+        }
     }
 
     public override void Flush()
     {
         if (IsReadOnly)
             return;
-        foreach (var e in _extents)
-            if (e.Access == ExtentAccess.ReadWrite)
-                e.Flush();
-        if (_cidRewritten)
-            _file.Flush();
+        int ticket = _gate.Enter();
+        try
+        {
+            FlushInside();
+        }
+        finally
+        {
+            _gate.Exit(ticket);
+        }
+    }
+
+    private void FlushInside()
+    {
+        // Before anything is looked at: a change that comes meanwhile says so again.
         _dirty = false;
+        try
+        {
+            foreach (var e in _extents)
+                if (e.Access == ExtentAccess.ReadWrite)
+                    e.Flush();
+            if (_cidRewritten)
+                _file.Flush();
+        }
+        catch
+        {
+            _dirty = true;
+            throw;
+        }
     }
 
     /// <summary>Fills from the parent; zeroes where there is none, and behind its end.</summary>
@@ -241,10 +310,18 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
             return;
         if (!_cidRewritten)
             RewriteCid();
-        _dirty = true;
     }
 
-    private void EndChange()
+    /// <summary>Leaves the image, which a request may have changed also when it failed.</summary>
+    private void EndChange(int ticket)
+    {
+        // Only now: a flush that ran beside the change may have missed it.
+        if (_cidRewritten)
+            _dirty = true;
+        _gate.Exit(ticket);
+    }
+
+    private void FlushThrough()
     {
         if (_context.Settings.WriteThrough)
             Flush();
@@ -304,7 +381,7 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
         try
         {
             if (_dirty)
-                Flush();
+                FlushInside();
         }
         finally
         {

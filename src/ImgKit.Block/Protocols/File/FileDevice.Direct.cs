@@ -5,6 +5,8 @@ namespace ImgKit.Block.Protocols.File;
 // Direct requests (O_DIRECT) that do not have the alignment of the host's device.
 public sealed partial class FileDevice
 {
+    private readonly SectorsInFlight _inFlight = new();
+
     private int ReadDirect(long offset, Span<byte> destination)
     {
         long align = Limits.RequestAlignment;
@@ -31,7 +33,24 @@ public sealed partial class FileDevice
         return total;
     }
 
-    /// <summary>Reads, changes and writes the sectors at the edges: not two at a time, so under <see cref="_lengthChange"/>.</summary>
+    private void WriteDirect(long offset, ReadOnlySpan<byte> source, bool aligned)
+    {
+        long align = Limits.RequestAlignment;
+        var range = _inFlight.Enter(offset & -align, (offset + source.Length + align - 1) & -align, alone: !aligned);
+        try
+        {
+            if (aligned)
+                _file.Write(offset, source);
+            else
+                WriteUnaligned(offset, source);
+        }
+        finally
+        {
+            _inFlight.Leave(range);
+        }
+    }
+
+    /// <summary>Reads, changes and writes the sectors at the edges. Under <see cref="_lengthChange"/>.</summary>
     private void WriteUnaligned(long offset, ReadOnlySpan<byte> source)
     {
         long align = Limits.RequestAlignment;

@@ -91,7 +91,15 @@ public sealed partial class FileDevice : BlockDevice
                 lock (_lengthChange)
                 {
                     _space?.BeforeGrowth(offset, source.Length, Length);
-                    WriteNow(offset, source, aligned);
+                    try
+                    {
+                        WriteNow(offset, source, aligned);
+                    }
+                    catch
+                    {
+                        CutBack();
+                        throw;
+                    }
                 }
             }
             else if (aligned)
@@ -114,11 +122,25 @@ public sealed partial class FileDevice : BlockDevice
 
     private void WriteNow(long offset, ReadOnlySpan<byte> source, bool aligned)
     {
-        if (aligned)
-            _file.Write(offset, source);
+        if (_file.IsDirect)
+            WriteDirect(offset, source, aligned);
         else
-            WriteUnaligned(offset, source);
+            _file.Write(offset, source);
         Grown(offset + source.Length);
+    }
+
+    /// <summary>After a write behind the end that failed: a part of it may be there, where formats count on zeroes.</summary>
+    private void CutBack()
+    {
+        try
+        {
+            if (_file.Kind == HostFileKind.Regular && _file.GetLength() > Length)
+                _file.SetLength(Length);
+        }
+        catch (HostException)
+        {
+            // What failed before is told.
+        }
     }
 
     private void SyncThrough()
@@ -181,7 +203,15 @@ public sealed partial class FileDevice : BlockDevice
             {
                 lock (_lengthChange)
                 {
-                    _file.WriteVector(offset, vectors);
+                    try
+                    {
+                        _file.WriteVector(offset, vectors);
+                    }
+                    catch
+                    {
+                        CutBack();
+                        throw;
+                    }
                     Grown(offset + total);
                 }
             }
@@ -241,6 +271,21 @@ public sealed partial class FileDevice : BlockDevice
     }
 
     private bool ZeroInKernel(long offset, long count, bool mayUnmap)
+    {
+        if (!_file.IsDirect)
+            return ZeroByCall(offset, count, mayUnmap);
+        var range = _inFlight.Enter(offset, offset + count, alone: false);
+        try
+        {
+            return ZeroByCall(offset, count, mayUnmap);
+        }
+        finally
+        {
+            _inFlight.Leave(range);
+        }
+    }
+
+    private bool ZeroByCall(long offset, long count, bool mayUnmap)
     {
         bool regular = _file.Kind == HostFileKind.Regular;
         if (regular && mayUnmap && !_noPunchHole)

@@ -1,4 +1,4 @@
-namespace ImgKit.Block.Formats.Qcow2;
+namespace ImgKit.Block.Formats;
 
 /// <summary>
 /// Counts the requests that are inside the image, so that (a) work on the whole image can wait until nobody is, and (b) a
