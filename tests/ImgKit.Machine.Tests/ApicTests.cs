@@ -177,5 +177,8 @@ public sealed class ApicTests : IDisposable
         Assert.Equal(0x44, _apics[1].Acknowledge());
         Assert.False(_apics[1].SetBase(0xFEE00800));
         Assert.False(_apics[1].WriteMsr(0x802, 3));
+        Assert.True(_apics[1].SetBase(0xFEE00000));
+        Assert.False(_apics[1].SetBase(0xFEE00C00));
+        Assert.True(_apics[1].SetBase(0xFEE00800));
     }
 }

@@ -55,6 +55,23 @@ public sealed class BusTests : IDisposable
     }
 
     [Fact]
+    public void The_test_device_keeps_what_it_is_given_and_drives_lines()
+    {
+        var device = new TestDevice(_board.Services);
+        _board.Out(0xE0, 0x12345678, 4);
+        _board.Out(0xE1, 0xAB);
+        _board.Out(0xE4, 0xFFFFFFFF, 4);
+        Assert.Equal((0x1234AB78u, 0x34ABu, 0x1234AB78u), (_board.In(0xE0, 4), _board.In(0xE1, 2), _board.In(0xE8, 4)));
+        _board.Out(0x200E, 1);
+        Assert.True(_board.Lines.Level[14]);
+        _board.Out(0x200E, 0);
+        _board.Out(0x2010, 1);
+        Assert.DoesNotContain(true, _board.Lines.Level);
+        device.MmioWrite(0x1234, 0x1122334455667788, 8);
+        Assert.Equal((0x55UL, 0x1122UL), (device.MmioRead(0x1237, 1), device.MmioRead(0x123A, 2)));
+    }
+
+    [Fact]
     public void Odd_memory_accesses_come_in_aligned_pieces()
     {
         var device = new Recorder();

@@ -26,8 +26,8 @@ public sealed class MultibootKernelTests : IDisposable
     }
 
     // The header names the addresses: header, load, its end, the end of what is cleared, the entry.
-    private static byte[] Flat(uint clearEnd) =>
-        Words(Magic, 0x10000, unchecked(0u - Magic - 0x10000), Megabyte, Megabyte, 0, clearEnd, Megabyte + 32, 0x90909090);
+    private static byte[] Flat(uint clearEnd, uint at = Megabyte) =>
+        Words(Magic, 0x10000, unchecked(0u - Magic - 0x10000), at, at, 0, clearEnd, at + 32, 0x90909090);
 
     private static byte[] Elf(int segments)
     {
@@ -59,4 +59,18 @@ public sealed class MultibootKernelTests : IDisposable
     [InlineData(5000)]
     public void So_have_segments(int count) =>
         Assert.Contains("more than 256 segments", Assert.Throws<MachineException>(() => Provide(Elf(count), 16 * Megabyte)).Message);
+
+    [Theory]
+    [InlineData(0x7C00, 0x10000)]
+    [InlineData(0x21000, 0x80000)]
+    public void Low_memory_that_nobody_uses_is_the_kernels(uint at, uint end) => Provide(Flat(end, at), 16 * Megabyte);
+
+    [Theory]
+    [InlineData(0x7000, 0x8000)]            // the firmware's stack
+    [InlineData(0x8000, 0x10001)]           // the information
+    [InlineData(0x20000, 0x30000)]
+    [InlineData(0x7F000, 0x80001)]          // what the firmware keeps at the end
+    [InlineData(0x8000, 0x200000)]
+    public void The_rest_of_it_is_not(uint at, uint end) =>
+        Assert.Contains("in use", Assert.Throws<MachineException>(() => Provide(Flat(end, at), 16 * Megabyte)).Message);
 }

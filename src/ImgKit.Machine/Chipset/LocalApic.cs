@@ -92,7 +92,8 @@ public sealed partial class LocalApic : Device
     {
         if ((value & 0xC00) == 0x400 || ((value ^ _base) & 0x100) != 0 || (value & 0xFFFF_FF00_0000_02FF) != 0)
             return false;
-        if (IsX2 && (value & 0xC00) == 0x800)
+        // Figure 11-27: x2APIC mode is entered from xAPIC mode alone, and left for none but the disabled state.
+        if (IsX2 && (value & 0xC00) == 0x800 || !IsEnabled && (value & 0xC00) == 0xC00)
             return false;
         bool was = IsEnabled;
         _base = value;

@@ -28,6 +28,7 @@ public static class DeviceCatalogue
         IsaVga.Type,
         MiscDevices.DebugExit,
         MiscDevices.DebugConsole,
+        MiscDevices.TestDevice,
         MiscDevices.PanicPort,
     ];
 

@@ -18,7 +18,7 @@ public static class MultibootKernel
     // Low memory that the firmware is done with: the information's page, strings behind it.
     private const uint InformationAt = 0x1_0000, ModulesAt = 0x100, LoaderNameAt = 0x500, DescriptorsAt = 0x700, DescriptorRegisterAt = 0x718,
         EntryCodeAt = 0x720, MapAt = 0x800, InformationLength = 0x1000, StringsAt = InformationAt + InformationLength;
-    private const uint Megabyte = 1 << 20;
+    private const uint Megabyte = 1 << 20, LowStart = 0x7C00, LowEnd = 0x8_0000;
 
     // Which fields of the information are there: sizes of memory, boot device, command line, map of memory, the loader's name; modules.
     private const uint Fields = 0x247, ModuleField = 8;
@@ -102,8 +102,8 @@ public static class MultibootKernel
         /// <summary>A part of the kernel: bytes of the file, then zeroes.</summary>
         internal void AddKernel(BootFile file, long offset, long stored, ulong at, ulong length)
         {
-            if (at < Megabyte)
-                throw new MachineException("the kernel asks for memory below 1 MiB");
+            if (at < Megabyte && !IsFree(at, length))
+                throw new MachineException("the kernel asks for memory below 1 MiB that is in use");
             Check(at, length);
             if (length > int.MaxValue)
                 throw new MachineException("the kernel does not fit in guest memory");
@@ -117,6 +117,10 @@ public static class MultibootKernel
             if ((ulong)stored < length)
                 _zeroes.Add(Piece.Of(Nothing, (uint)at + (uint)stored, (int)(length - (ulong)stored)));
         }
+
+        // What is low must leave alone the vectors and the stack of the firmware, the information, and what is above.
+        private static bool IsFree(ulong at, ulong length) =>
+            at >= LowStart && length <= LowEnd && at + length is var end && end <= LowEnd && (end <= InformationAt || at >= StringsAt + StringRoom);
 
         internal void EndKernel() => Pieces.AddRange(_zeroes);
 

@@ -17,4 +17,7 @@ internal static class MiscDevices
     internal static DeviceType PanicPort { get; } = new("pvpanic", DeviceBus.Isa, "Misc", "the guest tells that it panicked",
         [new("ioport", "uint16", "port (default 0x505)")],
         p => new PanicPort(p.Services, (ushort)p.Options.Number("ioport", 0x505)));
+
+    internal static DeviceType TestDevice { get; } = new("pc-testdev", DeviceBus.Isa, "Misc", "what programs that test a processor use", [],
+        p => new TestDevice(p.Services));
 }
