@@ -54,7 +54,7 @@ public static unsafe class DebugRegisters
         ControlRegisters.RequireSupervisor(c);
         if ((c->Dr[7] & Dr7GeneralDetect) != 0)
         {
-            c->Dr[6] |= Dr6Detect;
+            Report(c, Dr6Detect);
             throw new GuestFault(Vector.Debug);
         }
         return n;
@@ -119,10 +119,13 @@ public static unsafe class DebugRegisters
         return enabled ? bits : 0;
     }
 
+    /// <summary>Tells in DR6 why there is a #DB. The processor clears which breakpoints matched before, and no other bit (AMD APM 2, 13.1.1.3).</summary>
+    internal static void Report(CpuContext* c, ulong dr6) => c->Dr[6] = (c->Dr[6] & ~0xFUL) | dr6;
+
     /// <summary>Delivers #DB as a trap or fault with these bits of DR6. Never throws.</summary>
     public static void Raise(CpuContext* c, CpuServices s, ulong dr6)
     {
-        c->Dr[6] |= dr6;
+        Report(c, dr6);
         Exceptions.Deliver(c, s, Vector.Debug, null);
     }
 }

@@ -257,8 +257,9 @@ public static unsafe class Msrs
 
     private static bool TryWriteMca(MsrBank bank, uint offset, ulong value)
     {
-        // CTL takes all or nothing (Linux writes that), STATUS can only be cleared.
-        if ((offset & 3) == 1 && value != 0)
+        // CTL takes all or nothing, but for bits that systems clear on some processors' account (0, and 10 for AMD's GART); STATUS can only be cleared.
+        const ulong Spared = 1 << 10 | 1;
+        if ((offset & 3) == 1 && value != 0 || (offset & 3) == 0 && value != 0 && (value | Spared) != ulong.MaxValue)
             return false;
         bank.Mca[offset] = value;
         return true;

@@ -28,7 +28,7 @@ internal static class PlainMsrs
         (0x199, 0x199, 0, All),             // IA32_PERF_CTL
         (0x19A, 0x19B, 0, All),             // IA32_CLOCK_MODULATION, IA32_THERM_INTERRUPT
         (0x19C, 0x19C, 0, 0),               // IA32_THERM_STATUS
-        (0x1A0, 0x1A0, 0x1801, 0x400000),   // IA32_MISC_ENABLE: fast strings, no BTS, no PEBS; "limit CPUID" can be set
+        (0x1A0, 0x1A0, 0x1801, 0x4_00C5_0009),  // IA32_MISC_ENABLE: fast strings, no BTS, no PEBS; what else can be set has no effect
     ];
 
     // Both vendors.

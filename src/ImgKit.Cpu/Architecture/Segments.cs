@@ -152,7 +152,8 @@ public static unsafe class Segments
         return marked;
     }
 
-    /// <summary>Data segments that an outer privilege level may not use become null (RET and IRET to an outer level).</summary>
+    /// <summary>Data segments that an outer privilege level may not use become null (RET and IRET to an outer level). Only the selector is cleared:
+    /// 64-bit code still has the bases of FS and GS.</summary>
     internal static void DropInnerDataSegments(CpuContext* c, int cpl)
     {
         Drop(&c->Es, cpl);
@@ -167,7 +168,7 @@ public static unsafe class Segments
             if ((state->Attributes & SegmentAttributes.Unusable) != 0)
                 return;
             if (SegmentAttributes.Dpl(state->Attributes) < cpl && (state->Attributes & conformingCode) != conformingCode)
-                state->Set(Null(0));
+                state->Set(Null(0) with { Base = state->Base });
         }
     }
 

@@ -76,7 +76,7 @@ internal static unsafe class TaskSwitch
             throw Faults.GeneralProtection(ext);
         if (incoming.Trap)
         {
-            c->Dr[6] |= 1UL << 15;
+            DebugRegisters.Report(c, DebugRegisters.Dr6Task);
             throw new GuestFault(Vector.Debug);
         }
     }

@@ -33,6 +33,11 @@ public static class CpuModelCatalog
         },
         new()
         {
+            Name = "Conroe", Vendor = Intel, Family = 6, Model = 15, Stepping = 3, Level = 10, ExtendedLevel = 0x80000008,
+            Flags = Modern + Long + " sse3 ssse3 lahf-lm", Brand = "Intel Celeron_4x0 (Conroe/Merom Class Core 2)",
+        },
+        new()
+        {
             Name = "EPYC", Vendor = Amd, Family = 23, Model = 1, Stepping = 2, Level = 0xD, ExtendedLevel = 0x8000001E,
             Flags = Modern + Long + " vme ht sse3 pclmulqdq ssse3 fma cx16 sse4.1 sse4.2 movbe popcnt aes xsave avx f16c rdrand rdtscp"
                 + " mmxext fxsr-opt pdpe1gb lahf-lm cr8legacy abm sse4a misalignsse 3dnowprefetch osvw topoext fsgsbase bmi1 avx2 smep bmi2"
@@ -53,6 +58,16 @@ public static class CpuModelCatalog
         {
             Name = "Nehalem", Vendor = Intel, Family = 6, Model = 26, Stepping = 3, Level = 11, ExtendedLevel = 0x80000008,
             Flags = Nehalem, Brand = "Intel Core i7 9xx (Nehalem Class Core i7)",
+        },
+        new()
+        {
+            Name = "Opteron_G1", Vendor = Amd, Family = 15, Model = 6, Stepping = 1, Level = 5, ExtendedLevel = 0x80000008,
+            Flags = Modern + Long + " sse3", Brand = "AMD Opteron 240 (Gen 1 Class Opteron)",
+        },
+        new()
+        {
+            Name = "Opteron_G2", Vendor = Amd, Family = 15, Model = 6, Stepping = 1, Level = 5, ExtendedLevel = 0x80000008,
+            Flags = Modern + Long + " sse3 cx16 lahf-lm", Brand = "AMD Opteron 22xx (Gen 2 Class Opteron)",
         },
         new()
         {

@@ -14,7 +14,7 @@ internal static class HostProcessor
 
     // Flags that this program's own code provides, whatever the host has.
     private const string Provided = "vme de pse tsc msr pae mce apic sep mtrr pge mca pat pse36 acpi ss ht monitor x2apic tsc-deadline hypervisor "
-        + "syscall nx fxsr-opt pdpe1gb rdtscp lm cmp-legacy cr8legacy osvw topoext fsgsbase tsc-adjust smep invpcid smap umip rdpid arat invtsc "
+        + "syscall nx fxsr-opt pdpe1gb rdtscp lm cmp-legacy cr8legacy osvw topoext fsgsbase tsc-adjust pcid smep invpcid smap umip rdpid arat invtsc "
         + "wbnoinvd 3dnow 3dnowext";
 
     // Left out of host and max: a guest gains nothing by them under translation, or the machine has to agree first.

@@ -190,6 +190,7 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
                 Exceptions.SoftwareInterrupt(_c, memory, 3, _next, SoftwareInterruptKind.Int3);
                 break;
             case Mnemonic.Int1:
+                DebugRegisters.Report(_c, cpu.TakeBreakpoints());
                 Exceptions.SoftwareInterrupt(_c, memory, 1, _next, SoftwareInterruptKind.Int1);
                 break;
             case Mnemonic.Into:
@@ -237,9 +238,11 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
                 break;
             case Code.Sysretd:
                 Syscalls.Sysret(_c, memory, false);
+                cpu.AfterSystemCall();
                 break;
             case Code.Sysretq:
                 Syscalls.Sysret(_c, memory, true);
+                cpu.AfterSystemCall();
                 break;
             case Code.Sysexitd:
                 Syscalls.Sysexit(_c, memory, false);
@@ -260,6 +263,7 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
         if (_i.Mnemonic == Mnemonic.Syscall)
         {
             Syscalls.Syscall(_c, memory, _next);
+            cpu.AfterSystemCall();
             return true;
         }
         if (_i.Mnemonic == Mnemonic.Sysenter)

@@ -124,8 +124,24 @@ public sealed unsafe partial class TranslatorVcpu
 
     internal void DeliverFromInterpreter(byte vector, uint code) => DeliverFault(vector, code);
 
-    /// <summary>No single-step trap after this instruction.</summary>
-    internal void SuppressTrap() => _faulted = true;
+    /// <summary>No single-step trap after this instruction: it has entered a handler.</summary>
+    internal void SuppressTrap() => _trapSuppressed = true;
+
+    /// <summary>SYSCALL and SYSRET trap when TF is set behind them, whatever it was before, and at once.</summary>
+    internal void AfterSystemCall()
+    {
+        SuppressTrap();
+        if ((_c->Rflags & Flags.Tf) != 0)
+            DebugRegisters.Raise(_c, Memory, DebugRegisters.Dr6Step);
+    }
+
+    /// <summary>The breakpoints that were hit, for an instruction that is a debug exception itself.</summary>
+    internal ulong TakeBreakpoints()
+    {
+        ulong bits = _matched;
+        _matched = 0;
+        return bits;
+    }
 
     private ExitReason SlowAccess(in Site at, ulong linear)
     {
@@ -183,9 +199,11 @@ public sealed unsafe partial class TranslatorVcpu
             {
                 case Site.Syscall:
                     Syscalls.Syscall(_c, Memory, next);
+                    AfterSystemCall();
                     return ExitReason.Redispatch;
                 case Site.Sysret:
                     Syscalls.Sysret(_c, Memory, true);
+                    AfterSystemCall();
                     return ExitReason.Redispatch;
                 case Site.ReadTimeStamp when !_stepping:
                     ulong time = Msrs.ReadTimeStamp(_c, Memory);
@@ -212,8 +230,9 @@ public sealed unsafe partial class TranslatorVcpu
             else if (!_stepping)
                 _c->InterruptShadow = 0;
         }
-        else if (CanInterrupt)
+        else if (CanInterrupt || _c->NmiPending > _c->NmiBlocked)
         {
+            // IRET may go to the next instruction, and lets an NMI in that waited.
             left = true;
         }
         return left ? ExitReason.Redispatch : ExitReason.Continue;
@@ -231,13 +250,15 @@ public sealed unsafe partial class TranslatorVcpu
     /// <summary>Before a lone instruction. True: an exception was delivered instead.</summary>
     private bool BeforeStep(bool breakpoints)
     {
-        _matched = 0;
+        _matched = _held;
+        _held = 0;
+        _trapSuppressed = false;
         if (breakpoints && (_c->Rflags & 1 << 16) == 0)
         {
             ulong hit = DebugRegisters.MatchCode(_c, Mode.Is64Bit(_c) ? _c->Rip : (uint)(_c->Rip + _c->Cs.Base));
             if (hit != 0)
             {
-                DebugRegisters.Raise(_c, Memory, hit);
+                DebugRegisters.Raise(_c, Memory, hit | TakeBreakpoints());
                 return true;
             }
         }
@@ -260,7 +281,8 @@ public sealed unsafe partial class TranslatorVcpu
     internal void KeepResumeFlag() => _keepResumeFlag = true;
 
     private readonly CpuState _traced = new();
-    private ulong _matched;
+    private ulong _matched, _held;
+    private bool _trapSuppressed;
 
     /// <summary>A data access or port access hit these breakpoints.</summary>
     internal void NoteBreakpoint(ulong bits) => _matched |= bits;
@@ -270,14 +292,18 @@ public sealed unsafe partial class TranslatorVcpu
         if (_ignoresErrors && !_retries)
             AfterIgnoredError();
         _retries = false;
+        ulong bits = TakeBreakpoints();
         if (_faulted)
             return;
-        if (!_keepResumeFlag)
+        if (!_keepResumeFlag && !_trapSuppressed)
             _c->Rflags &= ~(1UL << 16);
         if (_c->InterruptShadow == StackShadow)
+        {
+            // Breakpoints of the load itself wait as long; the single step does not.
+            _held = bits;
             return;
-        ulong bits = _matched;
-        if (trap)
+        }
+        if (trap && !_trapSuppressed)
             bits |= DebugRegisters.Dr6Step;
         if (bits != 0)
             DebugRegisters.Raise(_c, Memory, bits);

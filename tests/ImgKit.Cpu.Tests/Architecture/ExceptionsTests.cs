@@ -326,8 +326,9 @@ public sealed unsafe class ExceptionsTests
         using var scene = new Scene();
         scene.SetGate(1, Scene.Code0, 0x6000, InterruptGate);
         scene.C->Dr[7] |= 1 << 13;
+        scene.C->Dr[6] = 0xFFFF4FF6;
         Assert.Equal("1", scene.Try(() => DebugRegisters.ReadDr(scene.C, scene.P, 0)));
-        Assert.NotEqual(0UL, scene.C->Dr[6] & DebugRegisters.Dr6Detect);
+        Assert.Equal(0xFFFF6FF0UL, scene.C->Dr[6]);
         Exceptions.Deliver(scene.C, scene.P, 1, null);
         Assert.Equal(0x400UL, scene.C->Dr[7]);
     }

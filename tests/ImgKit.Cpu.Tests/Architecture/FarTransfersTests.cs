@@ -145,10 +145,12 @@ public sealed unsafe class FarTransfersTests
         using var scene = new Scene();
         Segments.Load(scene.C, scene.P, Segments.Es, Scene.Data3);
         Segments.Load(scene.C, scene.P, Segments.Fs, Scene.Conforming);
+        scene.C->Gs.Base = 0x400000;
         scene.OnStack(4, 0x5000, Scene.Code3, 0x7777, Scene.Data3);
         FarTransfers.Return(scene.C, scene.P, 4, 0);
         Assert.Equal(0, scene.C->Ds.Selector);
         Assert.NotEqual(0u, scene.C->Ds.Attributes & SegmentAttributes.Unusable);
+        Assert.Equal((0, 0x400000UL), (scene.C->Gs.Selector, scene.C->Gs.Base));
         Assert.Equal(Scene.Data3, scene.C->Es.Selector);
         Assert.Equal(Scene.Conforming, scene.C->Fs.Selector);
     }

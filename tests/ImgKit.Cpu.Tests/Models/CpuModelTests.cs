@@ -96,6 +96,7 @@ public sealed class CpuModelTests
         Assert.False(cpu.Has(CpuFeature.Svm));
         Assert.Empty(CpuModel.Parse("qemu64").Missing);
         Assert.Empty(CpuModel.Parse("max").Missing);
+        Assert.True(CpuModel.Parse("max").Has(CpuFeature.Invpcid) && CpuModel.Parse("max").Has(CpuFeature.Pcid));
     }
 
     [Theory]
