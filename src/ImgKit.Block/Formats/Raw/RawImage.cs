@@ -40,7 +40,8 @@ internal sealed class RawImage : BlockDevice
         CheckRange(offset, destination.Length);
         int n = (int)Math.Clamp(_storage.Length - _start - offset, 0, destination.Length);
         _storage.DebugEvent(BlockDebugEvent.ReadAio);
-        _storage.Read(_start + offset, destination[..n]);
+        if (n > 0)
+            _storage.Read(_start + offset, destination[..n]);
         destination[n..].Clear();
     }
 

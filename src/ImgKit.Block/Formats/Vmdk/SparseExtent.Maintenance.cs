@@ -52,10 +52,21 @@ internal sealed partial class SparseExtent
         header.Capacity = (ulong)sectors;
         header.WriteTo(sector);
         _file.Flush();
-        _file.Write(0, sector);
-        _file.Flush();
+        // From here on the file may have the new header, also when an error says otherwise: memory has it, too, and tables come to the file behind it.
         _sectors = sectors;
         _tables = tables ?? _tables;
+        _headerToWrite = sector;
+        _tables.BeforeTables = StoreHeader;
+        StoreHeader();
+        _file.Flush();
+    }
+
+    private void StoreHeader()
+    {
+        if (_headerToWrite is not { } sector)
+            return;
+        _file.Write(0, sector);
+        _headerToWrite = null;
     }
 
     /// <summary>Writes a directory with the tables there are and, right behind it, those that are new.</summary>

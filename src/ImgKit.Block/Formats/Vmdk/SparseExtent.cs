@@ -29,6 +29,7 @@ internal sealed partial class SparseExtent : VmdkExtent
     private long _sectors;
     private long _nextSector;
     private long _freeSectorStored;
+    private byte[]? _headerToWrite;
 
     public SparseExtent(BlockDevice file, SparseLayout layout, GrainTables tables)
     {
@@ -128,7 +129,8 @@ internal sealed partial class SparseExtent : VmdkExtent
     {
         _file.DebugEvent(BlockDebugEvent.ReadAio);
         long there = Math.Clamp(_file.Length - at, 0, destination.Length);
-        _file.Read(at, destination[..(int)there]);
+        if (there > 0)
+            _file.Read(at, destination[..(int)there]);
         destination[(int)there..].Clear();
     }
 

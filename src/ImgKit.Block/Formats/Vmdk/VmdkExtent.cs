@@ -81,7 +81,8 @@ internal sealed class FlatExtent(BlockDevice file, long start, long length) : Vm
     {
         // A file that is shorter than its descriptor says ends in zeroes.
         long there = Math.Clamp(file.Length - (start + offset), 0, destination.Length);
-        file.Read(start + offset, destination[..(int)there]);
+        if (there > 0)
+            file.Read(start + offset, destination[..(int)there]);
         destination[(int)there..].Clear();
     }
 

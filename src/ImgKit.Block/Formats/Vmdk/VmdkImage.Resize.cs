@@ -28,10 +28,11 @@ internal sealed partial class VmdkImage
         if (more > 0 && !IsSplit)
             throw new ImageException(ImageErrorKind.Unsupported,
                 $"the last extent of a split vmdk image has room for {size - last.Length} bytes more, not for {length - Length}", FileName) { Errno = 95 };
+        CheckWritable();
         long old = Length;
         var lines = _descriptor.Extents();
         // Until this has come to a good end children keep their parent.
-        var (added, files) = more > 0 && !IsReadOnly ? AddExtents(last, lines[^1].Extent, more, options.Preallocation) : ([], []);
+        var (added, files) = more > 0 ? AddExtents(last, lines[^1].Extent, more, options.Preallocation) : ([], []);
         try
         {
             BeginChange(0, 1);
@@ -39,27 +40,46 @@ internal sealed partial class VmdkImage
             if (size > last.Length)
                 last.Grow(size, options.Preallocation);
         }
-        catch
+        catch when (last.Length != size)
         {
             RemoveExtents(added.ConvertAll(a => a.Extent), files);
             throw;
         }
-        lock (_cidLock)
+        finally
         {
-            // The line that stands for the last extent; images without a descriptor have none.
-            if (lines.Count == _extents.Count)
-            {
-                _descriptor.SetExtent(lines[^1].Line, lines[^1].Extent with { Sectors = size / 512 });
-                _descriptor.InsertExtents(lines[^1].Line + 1, added.ConvertAll(a => a.Line));
-            }
-            UpdateGeometry(length);
-            StoreDescriptor(flush: true);
+            // Also when only the last word of it is not in the file yet: a flush brings that, and the descriptor, there.
+            if (last.Length == size)
+                TakeSize(size, length, lines, added);
         }
-        _extents = [.. _extents, .. added.Select(a => a.Extent)];
-        Volatile.Write(ref _length, length);
+        StoreGrownDescriptor();
+        _file.Flush();
         // A longer parent must not show in the bytes gained.
         if (_backing is not null && _backing.Length > old)
             ZeroInside(old, Math.Min(length, _backing.Length) - old, ZeroOptions.None);
+    }
+
+    private void TakeSize(long lastSize, long length, IReadOnlyList<(int Line, ExtentLine Extent)> lines, List<(ExtentLine Line, VmdkExtent Extent)> added)
+    {
+        // The line that stands for the last extent; images without a descriptor have none.
+        if (lines.Count == _extents.Count)
+        {
+            _descriptor.SetExtent(lines[^1].Line, lines[^1].Extent with { Sectors = lastSize / 512 });
+            _descriptor.InsertExtents(lines[^1].Line + 1, added.ConvertAll(a => a.Line));
+        }
+        UpdateGeometry(length);
+        _descriptorGrew = true;
+        _extents = [.. _extents, .. added.Select(a => a.Extent)];
+        Volatile.Write(ref _length, length);
+    }
+
+    /// <summary>Writes the descriptor that <see cref="TakeSize"/> has changed, behind all that it names.</summary>
+    private void StoreGrownDescriptor()
+    {
+        if (!_descriptorGrew)
+            return;
+        lock (_cidLock)
+            StoreDescriptor(flush: false);
+        _descriptorGrew = false;
     }
 
     /// <summary>Makes the extents behind the last one. Until the descriptor names them they belong to nothing.</summary>

@@ -23,6 +23,7 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
     private volatile bool _cidRewritten;
     private volatile bool _parentChecked;
     private volatile bool _dirty;
+    private volatile bool _descriptorGrew;
     private bool _disposed;
 
     internal VmdkImage(OpenContext context, VmdkParts parts, BlockDevice? backing)
@@ -237,6 +238,7 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
             foreach (var e in _extents)
                 if (e.Access == ExtentAccess.ReadWrite)
                     e.Flush();
+            StoreGrownDescriptor();
             if (_cidRewritten)
                 _file.Flush();
         }
@@ -256,7 +258,8 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
             CheckParent(below);
             _file.DebugEvent(BlockDebugEvent.ReadBackingAio);
             there = (int)Math.Clamp(below.Length - offset, 0, destination.Length);
-            below.Read(offset, destination[..there]);
+            if (there > 0)
+                below.Read(offset, destination[..there]);
         }
         destination[there..].Clear();
     }
@@ -304,12 +307,17 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
     private void BeginChange(long offset, long count)
     {
         CheckRange(offset, count);
-        if (IsReadOnly)
-            throw new ImageException(ImageErrorKind.ReadOnly, "Block node is read-only", FileName) { Errno = 30 };
+        CheckWritable();
         if (count == 0)
             return;
         if (!_cidRewritten)
             RewriteCid();
+    }
+
+    private void CheckWritable()
+    {
+        if (IsReadOnly)
+            throw new ImageException(ImageErrorKind.ReadOnly, "Block node is read-only", FileName) { Errno = 30 };
     }
 
     /// <summary>Leaves the image, which a request may have changed also when it failed.</summary>
