@@ -360,7 +360,8 @@ public sealed partial class Pc : IMachineControl, IDisposable
             }
         FillCmos();
         var acpi = _pm != null ? new AcpiTables(DescribeAcpi()) : null;
-        var smbios = SmbiosTables.Build(_options.Processors, _options.MemorySize, _options.Uuid);
+        int perSocket = _options.Cores * _options.Threads;
+        var smbios = SmbiosTables.Build((_options.Processors + perSocket - 1) / perSocket, _options.Cores, _options.Threads, _options.MemorySize, _options.Uuid);
         if (_kernel != null)
         {
             _host?.ShadowAll();

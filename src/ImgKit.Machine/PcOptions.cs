@@ -19,6 +19,12 @@ public sealed class PcOptions
     /// <summary>Processors.</summary>
     public int Processors { get; init; } = 1;
 
+    /// <summary>How the processors are grouped: cores of a socket, threads of a core.</summary>
+    public int Cores { get; init; } = 1;
+
+    /// <inheritdoc cref="Cores"/>
+    public int Threads { get; init; } = 1;
+
     /// <summary>Makes the engine for this machine's memory: as it is seen usually, and in system-management mode.</summary>
     public required Func<PhysicalMemoryMap, PhysicalMemoryMap, CpuEngine> Engine { get; init; }
 

@@ -49,7 +49,8 @@ internal sealed class MachineBuilder : IDisposable
             throw new MachineException("-initrd only allowed with -kernel option");
         if (s.Display is not (null or "none"))
             throw new MachineException($"Parameter 'type' does not accept value '{s.Display}': only 'none' is there yet");
-        var engines = new EngineChooser(s, Topology());
+        var topology = Topology();
+        var engines = new EngineChooser(s, topology);
         var devices = ParseDevices();
         // Images first: who starts a machine twice by mistake meets their locks before sockets and files of the first one are touched.
         _drives = new MachineDrives(s, devices.Select(d => d.Values));
@@ -67,6 +68,8 @@ internal sealed class MachineBuilder : IDisposable
             Loop = _loop,
             MemorySize = s.Memory,
             Processors = s.Processors,
+            Cores = topology.Cores,
+            Threads = topology.Threads,
             // Nothing but the firmware sets up system-management mode.
             Engine = (map, inSmm) => engines.Make(map, (firmware != null || HasFlash) && s.Smm ? inSmm : null),
             HasPci = s.Machine == "pc",

@@ -67,6 +67,17 @@ public sealed class AtapiTests : IDisposable
     }
 
     [Fact]
+    public void It_identifies_itself_in_vital_product_data()
+    {
+        Assert.Equal([0x05, 0, 0, 2, 0, 0x83], Packet([0x12, 1, 0, 0, 255]).Data);
+        byte[] page = Packet([0x12, 1, 0x83, 0, 255]).Data;
+        Assert.Equal(100, page.Length);
+        Assert.Equal("QM00003             ", System.Text.Encoding.ASCII.GetString(page, 8, 20));
+        Assert.Equal("ATA     QEMU DVD-ROM", System.Text.Encoding.ASCII.GetString(page, 32, 20));
+        Assert.Equal(0x51u, Packet([0x12, 1, 0x80, 0, 255]).Status);
+    }
+
+    [Fact]
     public void It_reads_sectors_in_pieces_of_the_size_the_host_takes()
     {
         var (status, data) = Packet([0x28, 0, 0, 0, 0, 5, 0, 0, 40], 3000);

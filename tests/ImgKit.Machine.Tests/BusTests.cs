@@ -404,6 +404,35 @@ public sealed class BusTests : IDisposable
     }
 
     [Fact]
+    public void Smbios_groups_processors_and_tells_of_no_errors()
+    {
+        var (table, structures, _) = SmbiosTables.Build(2, 4, 2, 512 << 20, Guid.Empty);
+        var kinds = new List<byte>();
+        for (int at = 0; at < table.Length;)
+        {
+            kinds.Add(table[at]);
+            if (table[at] == 0)
+                Assert.Equal(0x14, table[at + 19]);
+            if (table[at] == 4)
+                Assert.Equal((4, 4, 8), (table[at + 0x23], table[at + 0x24], table[at + 0x25]));
+            if (table[at] is 16 or 17)
+                Assert.Equal(0xFFFE, BitConverter.ToUInt16(table, at + (table[at] == 16 ? 0x0B : 6)));
+            at += table[at + 1];
+            at += table.AsSpan(at).IndexOf("\0\0"u8) + 2;
+        }
+        Assert.Equal(structures, kinds.Count);
+        Assert.Equal(2, kinds.Count(k => k == 4));
+    }
+
+    [Fact]
+    public void Acpi_names_the_firmware_configuration()
+    {
+        byte[] blob = new AcpiTables(new AcpiMachine([0], 0x80000000, 1UL << 32, false, false, 0, false, false)).Blob;
+        int at = blob.AsSpan().IndexOf("QEMU0002"u8);
+        Assert.True(at > 0 && blob.AsSpan(at).IndexOf((byte[])[0x47, 1, 0x10, 5, 0x10, 5, 1, 12]) > 0);
+    }
+
+    [Fact]
     public void Acpi_tables_have_right_checksums_lengths_and_pointers()
     {
         var tables = new AcpiTables(new AcpiMachine([0, 1], 0x80000000, 1UL << 32, true, true, 1, true, true));

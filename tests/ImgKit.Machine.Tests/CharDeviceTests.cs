@@ -116,6 +116,12 @@ public sealed class CharDeviceTests : IDisposable
         Assert.Equal(0x80u, _board.In(0x379) & 0x80);
         Assert.Equal(1, _board.Lines.Rises[7]);
         Assert.Equal("b", back.Sent);
+        // The data lines can be turned round.
+        _board.Out(0x37A, 0x2C);
+        _board.Out(0x378, 0x55);
+        Assert.Equal(0xFFu, _board.In(0x378));
+        _board.Out(0x37A, 0x0C);
+        Assert.Equal(0x55u, _board.In(0x378));
     }
 
     [Fact]

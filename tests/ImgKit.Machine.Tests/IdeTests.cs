@@ -90,6 +90,36 @@ public sealed class IdeTests : IDisposable
         Assert.Equal(0x50u, _board.In(Command + 7));
     }
 
+    // READ DATA, THRESHOLDS, the logs and a self-test, as smartctl asks for them.
+    [Fact]
+    public void It_monitors_itself()
+    {
+        const uint Key = 0xC24F00;
+        foreach (var (feature, log) in ((byte, byte)[])[(0xD0, 0), (0xD1, 0), (0xD5, 1), (0xD5, 6)])
+        {
+            Issue(0xB0, Key | log, 1, feature);
+            byte[] page = Take(512);
+            Assert.Equal(0, page.Sum(b => b) & 0xFF);
+            Assert.InRange(page[0], 1, 0x10);
+        }
+        Issue(0xB0, Key | 2, 0, 0xD4);
+        Issue(0xB0, Key | 6, 1, 0xD5);
+        byte[] tests = Take(512);
+        Assert.Equal((2, 0, 1), (tests[2], tests[3], tests[508]));
+        Issue(0xB0, Key, 0, 0xDA);
+        Assert.Equal([0x50u, 0x4Fu, 0xC2u], new[] { 7, 4, 5 }.Select(r => _board.In(Command + r)));
+        Issue(0xB0, Key, 0, 0xD9);
+        Issue(0xB0, Key, 1, 0xD0);
+        Assert.Equal(0x51u, _board.In(Command + 7));
+        Issue(0xEC, 0, 0);
+        Assert.Equal(0x4020, BinaryPrimitives.ReadUInt16LittleEndian(Take(512).AsSpan(170)));
+        Issue(0xB0, Key, 0, 0xD8);
+        Issue(0xEC, 0, 0);
+        Assert.Equal(0x4021, BinaryPrimitives.ReadUInt16LittleEndian(Take(512).AsSpan(170)));
+        Issue(0xB0, 0, 1, 0xD0);
+        Assert.Equal(4u, _board.In(Command + 1));
+    }
+
     [Theory]
     [InlineData(0x20, 1)]
     [InlineData(0xC4, 16)]

@@ -91,6 +91,11 @@ public sealed class ScsiAdapterTests : ScsiRig
         Assert.Equal("S7", Encoding.ASCII.GetString(Read(Data + 4, 2)));
         Assert.Equal(2, Command([0x12, 1, 0x55, 0, 255, 0], 255));
         Assert.Equal((5, 0x24, 0), Sense());
+        // The CD-ROM drive, which has no serial number
+        Assert.Equal(0, Command([0x12, 1, 0, 0, 255, 0], 255, target: 2, lun: 1));
+        Assert.Equal([5, 0, 0, 2, 0, 0x83], Read(Data, 6));
+        Assert.Equal(0, Command([0x12, 1, 0x83, 0, 255, 0], 255, target: 2, lun: 1));
+        Assert.Equal([5, 0x83, 0, 6, 2, 0, 0, 2, (byte)'c', (byte)'d'], Read(Data, 10));
     }
 
     [Theory]

@@ -264,8 +264,15 @@ public sealed class AcpiTables
             Aml.Name("_UID", Aml.Integer(0)),
             Aml.Name("_CRS", Aml.Resources([.. windows])),
             Aml.Name("_PRT", Routing()),
+            FirmwareConfiguration(),
             IsaBridge(m));
     }
+
+    // Drivers of guests find the configuration by this name (QEMU's docs/specs/fw_cfg, ACPI interface).
+    private static byte[] FirmwareConfiguration() => Aml.Device("FWCF",
+        Aml.Name("_HID", Aml.Text("QEMU0002")),
+        Aml.Name("_STA", Aml.Integer(0x0B)),
+        Aml.Name("_CRS", Aml.Resources(Aml.Io(0x510, 12))));
 
     // Pin p of device d is on wire (d - 1 + p) mod 4; device 1's pin A (the PM function) is wired to line 9 alone.
     private static byte[] Routing()

@@ -6,11 +6,15 @@ namespace ImgKit.Machine.Firmware;
 /// <summary>Builds the SMBIOS structures and their anchor. Source: DMTF DSP0134 (SMBIOS 2.8), chapters 5 to 7.</summary>
 public static class SmbiosTables
 {
+    private const ushort NoErrorInformation = 0xFFFE;
+
     /// <summary>The structure table.</summary>
-    /// <param name="processors">number of processors.</param>
+    /// <param name="sockets">processors that could be taken out.</param>
+    /// <param name="cores">cores of each.</param>
+    /// <param name="threads">threads of each core.</param>
     /// <param name="memory">RAM in bytes.</param>
     /// <param name="uuid">system UUID.</param>
-    public static (byte[] Table, int Structures, int Longest) Build(int processors, ulong memory, Guid uuid)
+    public static (byte[] Table, int Structures, int Longest) Build(int sockets, int cores, int threads, ulong memory, Guid uuid)
     {
         var all = new List<byte[]>();
         void Add(byte type, ushort handle, byte[] body, params string[] strings)
@@ -29,8 +33,8 @@ public static class SmbiosTables
             all.Add(s.ToArray());
         }
 
-        // Type 0, firmware: PCI, selectable boot, characteristics extension "virtual machine".
-        Add(0, 0x0000, [1, 2, 0, 0xE8, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0x1C, 0, 0, 0xFF, 0xFF], "ImgKit", "1.0", "01/01/2026");
+        // Type 0, firmware: no characteristics told but those of the extension: targeted content distribution, virtual machine.
+        Add(0, 0x0000, [1, 2, 0, 0xE8, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0x14, 0, 0, 0xFF, 0xFF], "ImgKit", "1.0", "01/01/2026");
         var system = new byte[23];
         system[0] = 1;
         system[1] = 2;
@@ -39,7 +43,7 @@ public static class SmbiosTables
         system[20] = 6;
         Add(1, 0x0100, system, "ImgKit", "Standard PC (i440FX + PIIX, 1996)", "pc-i440fx");
         Add(3, 0x0300, [1, 1, 2, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0], "ImgKit", "pc-i440fx");
-        for (int i = 0; i < processors; i++)
+        for (int i = 0; i < sockets; i++)
         {
             var cpu = new byte[0x2A - 4];
             cpu[0] = 1;
@@ -52,7 +56,8 @@ public static class SmbiosTables
             cpu[20] = 0x41;
             cpu[21] = 1;
             cpu.AsSpan(22, 6).Fill(0xFF);
-            cpu[31] = cpu[32] = cpu[33] = 1;
+            cpu[31] = cpu[32] = (byte)Math.Min(cores, 255);
+            cpu[33] = (byte)Math.Min(cores * threads, 255);
             cpu[34] = 2;
             Add(4, (ushort)(0x0400 + i), cpu, $"CPU {i}", "ImgKit", "pc-i440fx");
         }
@@ -62,13 +67,13 @@ public static class SmbiosTables
         array[1] = 3;
         array[2] = 6;
         BinaryPrimitives.WriteUInt32LittleEndian(array.AsSpan(3), kilobytes < 0x8000_0000 ? (uint)kilobytes : 0x8000_0000);
-        array[7] = array[8] = 0xFE;
+        BinaryPrimitives.WriteUInt16LittleEndian(array.AsSpan(7), NoErrorInformation);
         array[9] = 1;
         BinaryPrimitives.WriteUInt64LittleEndian(array.AsSpan(11), kilobytes < 0x8000_0000 ? 0 : memory);
         Add(16, 0x1000, array);
         var module = new byte[0x28 - 4];
         module[1] = 0x10;
-        module[2] = module[3] = 0xFE;
+        BinaryPrimitives.WriteUInt16LittleEndian(module.AsSpan(2), NoErrorInformation);
         module[4] = module[5] = module[6] = module[7] = 0xFF;
         ulong megabytes = memory >> 20;
         BinaryPrimitives.WriteUInt16LittleEndian(module.AsSpan(8), megabytes < 0x7FFF ? (ushort)megabytes : (ushort)0x7FFF);

@@ -30,7 +30,8 @@ public sealed class ParallelPort : Device, IPortHandler
     /// <inheritdoc/>
     public uint PortRead(ushort port, int size) => (port - _base) switch
     {
-        0 => _data,
+        // Turned round, it reads what the other end drives: nothing.
+        0 => (_control & 0x20) != 0 ? 0xFFu : _data,
         1 => _back.IsCongested ? 0x5Fu : 0xDF,          // (not) busy, acknowledged, selected, no error
         _ => (uint)(_control | 0xC0),
     };

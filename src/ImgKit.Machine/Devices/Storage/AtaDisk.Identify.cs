@@ -49,7 +49,7 @@ public sealed partial class AtaDisk
         W(id, 20, 3);
         W(id, 21, 512);
         W(id, 22, 4);
-        Text(id, 23, 4, Drive.Identity.Revision ?? "1.0");
+        Text(id, 23, 4, Drive.Identity.Revision ?? "2.5+");
         // The peer's name, so that /dev/disk/by-id in a guest's configuration stays right.
         Text(id, 27, 20, Drive.Identity.Model ?? "QEMU HARDDISK");
         W(id, 47, 0x8000 | 16);
@@ -82,20 +82,20 @@ public sealed partial class AtaDisk
         }
         W(id, 80, 0xF0);            // ATA-4 to ATA-7
         W(id, 81, 0x16);
-        W(id, 82, 0x4021);          // NOP, write cache, SMART not
+        W(id, 82, 0x4021);          // NOP, write cache, SMART
         W(id, 83, 0x7400);          // FLUSH CACHE EXT, FLUSH CACHE, 48-bit
-        W(id, 84, 0x4040);          // WRITE DMA FUA EXT
-        W(id, 85, 0x4000 | (_writeCache ? 0x20 : 0));
+        W(id, 84, 0x4043);          // WRITE DMA FUA EXT; SMART logs and self-tests
+        W(id, 85, 0x4000 | (_writeCache ? 0x20 : 0) | (_isSmartOn ? 1 : 0));
         W(id, 86, 0x3400);
-        W(id, 87, 0x4040);
+        W(id, 87, 0x4043);
         W(id, 88, 0x3F | (_dmaMode >> 3 == 8 ? 0x100 << (_dmaMode & 7) : 0));
         W(id, 93, 0x6001 | (Index == 0 ? 0 : 0x0200));
         BinaryPrimitives.WriteInt64LittleEndian(id[200..], Sectors);
         W(id, 106, 0x6000 | Drive.Geometry.PhysicalExponent);
         if (Drive.Identity.WorldWideName is var name and not 0)
         {
-            W(id, 84, 0x4140);
-            W(id, 87, 0x4140);
+            W(id, 84, 0x4143);
+            W(id, 87, 0x4143);
             for (int w = 0; w < 4; w++)
                 W(id, 108 + w, (int)(name >> (48 - 16 * w)) & 0xFFFF);
         }

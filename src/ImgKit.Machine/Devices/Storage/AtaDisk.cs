@@ -190,6 +190,9 @@ public sealed partial class AtaDisk : IdeUnit
                 _left = 0;
                 _buffered = 0;
                 break;
+            case 0xB0:
+                Smart();
+                break;
             case 0xEF:
                 SetFeatures();
                 break;
@@ -419,5 +422,12 @@ public sealed partial class AtaDisk : IdeUnit
         state.Field("is-write", ref _isWrite);
         state.Field("is-extended", ref _isExtended);
         state.Field("trimming", ref _trimming);
+        state.Field("smart-on", ref _isSmartOn);
+        state.Field("saves-attributes", ref _savesAttributes);
+        state.Bytes("self-tests", _tests);
+        state.Field("self-test-count", ref _testCount);
+        state.Field("last-self-test", ref _lastTest);
+        if (state.IsLoading)
+            (_testCount, _lastTest) = (Math.Min(_testCount, (byte)MostTests), Math.Min(_lastTest, (byte)MostTests));
     }
 }

@@ -31,12 +31,13 @@ public sealed class AtapiDrive : IdeUnit
     /// <summary>Makes a drive.</summary>
     public AtapiDrive(IdeChannel channel, int index, Drive drive) : base(channel, index, drive)
     {
+        _serial = drive.Serial ?? $"QM{channel.Number * 2 + index + 1:D5}";
         _commands = new MmcCommands(drive)
         {
+            SerialNumber = _serial,
             TrayMoved = open => channel.Services.Control.ReportTray(drive.Name, open),
         };
         _request = new DriveRequest(channel.Services, drive, Completed);
-        _serial = drive.Serial ?? $"QM{channel.Number * 2 + index + 1:D5}";
         drive.MediaChanged = _commands.MediaChanged;
         drive.EjectRequested = _commands.EjectRequested;
     }
@@ -298,7 +299,7 @@ public sealed class AtapiDrive : IdeUnit
         W(id, 20, 3);
         W(id, 21, 512);
         W(id, 22, 4);
-        AtaDisk.Text(id, 23, 4, "1.0");
+        AtaDisk.Text(id, 23, 4, "2.5+");
         AtaDisk.Text(id, 27, 20, "QEMU DVD-ROM");
         W(id, 48, 1);
         W(id, 49, 0x0F00);

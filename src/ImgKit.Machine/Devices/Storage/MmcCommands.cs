@@ -25,11 +25,17 @@ internal enum PacketAction
 /// The commands of a CD/DVD drive, for ATAPI and SCSI alike. Sources: MMC-5 (T10/1675-D), chapter 6; SPC-3 for INQUIRY, sense data and
 /// mode pages; SFF-8020i for the old TOC format.
 /// </summary>
-internal sealed class MmcCommands(Drive drive) : IStateful
+internal sealed partial class MmcCommands(Drive drive) : IStateful
 {
     internal const int SectorSize = 2048;
     private bool _changed, _newMedia, _eject;
     private byte _senseKey, _additionalSense;
+
+    /// <summary>For those who look at the device's identification.</summary>
+    internal string SerialNumber { get; init; } = "";
+
+    /// <summary>The drive is on a SCSI bus.</summary>
+    internal bool IsScsi { get; init; }
 
     /// <summary>Sense key: 0 none, 2 not ready, 3 medium error, 5 illegal request, 6 unit attention.</summary>
     internal byte SenseKey => _senseKey;
@@ -175,26 +181,6 @@ internal sealed class MmcCommands(Drive drive) : IStateful
         sense[2] = _senseKey;
         sense[7] = 10;
         sense[12] = _additionalSense;
-    }
-
-    private PacketAction Inquiry(ReadOnlySpan<byte> cdb, Span<byte> buffer)
-    {
-        if ((cdb[1] & 1) != 0)
-        {
-            if (cdb[2] != 0)
-                return Fail(5, 0x24);
-            buffer[..5].Clear();
-            buffer[0] = 5;
-            buffer[3] = 1;
-            return Reply(5, BinaryPrimitives.ReadUInt16BigEndian(cdb[3..]));
-        }
-        buffer[..36].Clear();
-        buffer[0] = 5;
-        buffer[1] = 0x80;
-        buffer[3] = 0x21;
-        buffer[4] = 31;
-        "QEMU    QEMU DVD-ROM    1.0 "u8.CopyTo(buffer[8..]);
-        return Reply(36, BinaryPrimitives.ReadUInt16BigEndian(cdb[3..]));
     }
 
     private PacketAction ModeSense(byte page, int allocated, bool long10, Span<byte> buffer)
@@ -393,7 +379,7 @@ internal sealed class MmcCommands(Drive drive) : IStateful
         buffer[at + 1] = 1;
         buffer[at + 2] = 0x0B;
         buffer[at + 3] = 8;
-        buffer[at + 7] = 2;
+        buffer[at + 7] = (byte)(IsScsi ? 1 : 2);
         buffer[at + 8] = 1;
         at += 12;
         buffer[at + 1] = 3;

@@ -15,6 +15,7 @@ internal sealed class ScsiCdRom : ScsiUnit
         _identity = identity;
         _commands = new MmcCommands(drive)
         {
+            IsScsi = true,
             TrayMoved = open => services.Control.ReportTray(drive.Name, open),
         };
         drive.MediaChanged = _commands.MediaChanged;
@@ -33,18 +34,21 @@ internal sealed class ScsiCdRom : ScsiUnit
     {
         if (page < 0)
             return MakeStandardInquiry(true, _identity.Vendor, _identity.Product, _identity.Revision);
-        if (page != 0 && (page != 0x80 || _identity.Serial == null))
+        if (page is not (0 or 0x83) && (page != 0x80 || _identity.Serial == null))
             return -1;
         var b = Buffer;
-        b[..64].Clear();
+        b[..256].Clear();
         b[0] = PeripheralType;
         b[1] = (byte)page;
         int n;
         if (page == 0)
         {
-            n = _identity.Serial == null ? 1 : 2;
-            b[5] = (byte)(n == 2 ? 0x80 : 0);
+            n = _identity.Serial == null ? 2 : 3;
+            b[n + 3] = 0x83;
+            b[5] = (byte)(n == 3 ? 0x80 : 0x83);
         }
+        else if (page == 0x83)
+            n = _identity.PutDesignators(b) - 4;
         else
             n = System.Text.Encoding.ASCII.GetBytes(_identity.Serial!.AsSpan(0, Math.Min(36, _identity.Serial!.Length)), b[4..]);
         b[3] = (byte)n;

@@ -3,16 +3,6 @@ using System.Text;
 
 namespace ImgKit.Machine.Devices.Storage.Scsi;
 
-/// <summary>How a unit names itself.</summary>
-/// <param name="Vendor">8 characters.</param>
-/// <param name="Product">16 characters.</param>
-/// <param name="Revision">4 characters.</param>
-/// <param name="Serial">serial number, or null: none.</param>
-/// <param name="DeviceId">vendor-specific identifier for page 83h.</param>
-/// <param name="WorldWideName">NAA name, 0: none.</param>
-/// <param name="RotationRate">revolutions a minute; 1: does not rotate; 0: not told.</param>
-internal sealed record ScsiIdentity(string Vendor, string Product, string Revision, string? Serial, string DeviceId, ulong WorldWideName, ushort RotationRate);
-
 // INQUIRY and mode pages.
 internal sealed partial class ScsiDisk
 {
@@ -36,7 +26,7 @@ internal sealed partial class ScsiDisk
                 at += Encoding.ASCII.GetBytes(_identity.Serial.AsSpan(0, Math.Min(36, _identity.Serial.Length)), b[4..]);
                 break;
             case 0x83:
-                at = DeviceIdentification(b);
+                at = _identity.PutDesignators(b);
                 break;
             case 0xB0:
                 // Block limits
@@ -68,28 +58,6 @@ internal sealed partial class ScsiDisk
                 return -1;
         }
         BinaryPrimitives.WriteUInt16BigEndian(b[2..], (ushort)(at - 4));
-        return at;
-    }
-
-    private int DeviceIdentification(Span<byte> b)
-    {
-        int at = 4;
-        string name = _identity.Serial ?? _identity.DeviceId;
-        if (name.Length > 0)
-        {
-            int n = Encoding.ASCII.GetBytes(name.AsSpan(0, Math.Min(100, name.Length)), b[(at + 4)..]);
-            b[at] = 2;          // ASCII, vendor specific
-            b[at + 3] = (byte)n;
-            at += 4 + n;
-        }
-        if (_identity.WorldWideName != 0)
-        {
-            b[at] = 1;          // binary
-            b[at + 1] = 3;      // NAA
-            b[at + 3] = 8;
-            BinaryPrimitives.WriteUInt64BigEndian(b[(at + 4)..], _identity.WorldWideName);
-            at += 12;
-        }
         return at;
     }
 

@@ -55,7 +55,7 @@ public sealed class ScsiDriveDevice : Device
         var drive = DriveProperties.Make(plug, isCdRom, at, "scsi0-cd" + at, isCdRom ? "scsi-cd" : "scsi-hd");
         string? serial = drive.Serial;
         var identity = new ScsiIdentity(options.Text("vendor") ?? "QEMU", options.Text("product") ?? (isCdRom ? "QEMU CD-ROM" : "QEMU HARDDISK"),
-            options.Text("ver") ?? "2.5+", serial, options.Text("device_id") ?? drive.Name, options.Number("wwn", 0),
+            options.Text("ver") ?? "2.5+", serial, options.Text("device_id") ?? (options.Text("drive") == null ? "" : drive.Name), options.Number("wwn", 0),
             (ushort)Math.Min(options.Number("rotation_rate", 0), 65535));
         ScsiUnit unit = isCdRom ? new ScsiCdRom(plug.Services, drive, identity) : new ScsiDisk(plug.Services, drive, identity);
         (target, lun) = bus.Add(unit, target, lun);
