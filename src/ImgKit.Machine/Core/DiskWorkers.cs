@@ -16,7 +16,7 @@ public sealed class DiskWorkers(Lock machineLock, int threads) : IDisposable
     private readonly Queue<DiskWork> _queue = new();
     private readonly object _gate = new();
     private int _started, _idle, _busy;
-    private bool _stopping;
+    private bool _stopping, _held;
 
     /// <summary>Queues an item. From any thread.</summary>
     public void Submit(DiskWork work)
@@ -42,6 +42,30 @@ public sealed class DiskWorkers(Lock machineLock, int threads) : IDisposable
                 Monitor.Wait(_gate, 50);
     }
 
+    /// <summary>Runs something while no work is under way, such as taking a disk away that work may be using; what is queued waits until it is
+    /// done. Not under the machine lock, and by one thread at a time.</summary>
+    public void RunAlone(Action action)
+    {
+        lock (_gate)
+        {
+            _held = true;
+            while (_busy > 0)
+                Monitor.Wait(_gate, 50);
+        }
+        try
+        {
+            action();
+        }
+        finally
+        {
+            lock (_gate)
+            {
+                _held = false;
+                Monitor.PulseAll(_gate);
+            }
+        }
+    }
+
     private void Run()
     {
         while (true)
@@ -50,7 +74,8 @@ public sealed class DiskWorkers(Lock machineLock, int threads) : IDisposable
             lock (_gate)
             {
                 _idle++;
-                while (!_queue.TryDequeue(out work) && !_stopping)
+                work = null;
+                while ((_held || !_queue.TryDequeue(out work)) && !_stopping)
                     Monitor.Wait(_gate);
                 _idle--;
                 if (work == null)
@@ -62,7 +87,7 @@ public sealed class DiskWorkers(Lock machineLock, int threads) : IDisposable
                 work.Complete();
             lock (_gate)
             {
-                if (--_busy == 0 && _queue.Count == 0)
+                if (--_busy == 0 && (_held || _queue.Count == 0))
                     Monitor.PulseAll(_gate);
             }
         }

@@ -133,17 +133,20 @@ internal static class MediaCommands
 
     private static void SetMedium(Pc pc, Drive drive, BlockDevice? media, string file)
     {
+        BlockDevice? old = null;
         pc.Services.Workers.Drain();
-        BlockDevice? old;
-        lock (pc.Services.Lock)
+        pc.Services.Workers.RunAlone(() =>
         {
-            old = drive.Media;
-            drive.Media = media;
-            drive.FileName = file;
-            if (media != null)
-                drive.IsReadOnly = drive.IsCdRom || media.IsReadOnly;
-            drive.MediaChanged?.Invoke();
-        }
+            lock (pc.Services.Lock)
+            {
+                old = drive.Media;
+                drive.Media = media;
+                drive.FileName = file;
+                if (media != null)
+                    drive.IsReadOnly = drive.IsCdRom || media.IsReadOnly;
+                drive.MediaChanged?.Invoke();
+            }
+        });
         if (drive.IsNode)
             pc.Nodes.Remove(drive.AttachedTo ?? drive.Name);
         else
@@ -163,10 +166,9 @@ internal static class MediaCommands
             throw NoMedium(name);
         if (size % 512 != 0)
             throw new CommandException("The new size must be a multiple of 512");
-        pc.Services.Workers.Drain();
         try
         {
-            media.Resize(size);
+            pc.Services.Workers.RunAlone(() => media.Resize(size));
         }
         catch (Exception e) when (e is ImageException or IOException or NotSupportedException)
         {

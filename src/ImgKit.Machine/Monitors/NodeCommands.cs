@@ -19,8 +19,7 @@ internal static class NodeCommands
     /// <summary>Closes a node.</summary>
     internal static void Delete(Pc pc, string name)
     {
-        pc.Services.Workers.Drain();
-        Guarded(() => Nodes(pc).Delete(name, node => pc.Drives.Any(d => d.Media == node)));
+        pc.Services.Workers.RunAlone(() => Guarded(() => Nodes(pc).Delete(name, node => pc.Drives.Any(d => d.Media == node))));
     }
 
     private static void Guarded(Action work)
