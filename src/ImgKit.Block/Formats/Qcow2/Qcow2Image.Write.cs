@@ -192,7 +192,7 @@ internal sealed partial class Qcow2Image
         if (a.KeepsHost)
         {
             a.Host = (long)(entry & OffsetMask);
-            CheckEntry(slice, index, ClusterKind.ZeroKept, a.Host, first << _clusterBits);
+            CheckEntry(slice, index, _extended ? ClusterKind.ZeroKept : KindOf(entry), a.Host, first << _clusterBits);
             // Clusters that hold data come along where they lie in a row.
             bool needed = LookupWritable(offset, 1).Length == 0;
             long n = 1;
