@@ -32,5 +32,6 @@ internal static class FuzzTargets
         Targets.DeviceTarget.FirmwareConfig,
         new Targets.PcTarget(),
         new Targets.TranslatorTarget(),
+        new Targets.RacesTarget(),
     ];
 }
