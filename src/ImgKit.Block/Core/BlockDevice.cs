@@ -113,7 +113,8 @@ public abstract class BlockDevice : IDisposable
     /// the last one does.</summary>
     public void Dispose()
     {
-        if (Interlocked.Decrement(ref _moreOwners) >= 0)
+        // Neither one of several owners nor a second call of the last: what is below may be others' still, and is given up once.
+        if (Interlocked.Decrement(ref _moreOwners) != -1)
             return;
         Closed?.Invoke();
         Closed = null;
@@ -121,7 +122,7 @@ public abstract class BlockDevice : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    /// <summary>See <see cref="Dispose()"/>. Must be safe to call twice.</summary>
+    /// <summary>See <see cref="Dispose()"/>. Called once.</summary>
     protected virtual void Dispose(bool disposing) { }
 
     /// <summary>Throws unless <c>[offset, offset + count)</c> lies inside the device.</summary>

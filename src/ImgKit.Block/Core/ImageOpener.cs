@@ -316,6 +316,9 @@ public sealed class ImageOpener
             IsProbed = isProbed,
             IsStorage = isStorage,
         });
+        // The device closes what is below it, and after an error the caller does so, too: a node that others use must not be closed for them.
+        if (!options.IsEmpty)
+            storage?.AddOwner();
         RefuseLeftOver(driver, options, device);
         if (device.FileName.Length == 0)
             device.FileName = fileName;

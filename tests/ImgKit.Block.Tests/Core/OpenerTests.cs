@@ -64,6 +64,30 @@ public sealed class OpenerTests : IDisposable
         Assert.StartsWith("two", System.Text.Encoding.ASCII.GetString(content, 1024, 16));
     }
 
+    /// <summary>Who could not be opened on a node leaves it to those who have it.</summary>
+    [Theory]
+    [InlineData("raw", "bogus", "1")]
+    [InlineData("raw", "size", "1000000")]
+    [InlineData("qcow2", "bogus", "1")]
+    [InlineData("copy-on-read", "bogus", "1")]
+    [InlineData("throttle", "throttle-group", "none")]
+    public void A_node_stays_open_when_another_use_of_it_is_refused(string driver, string option, string value)
+    {
+        var opener = new ImageOpener();
+        string image = _folder.File("image");
+        File.WriteAllBytes(image, new byte[4096]);
+        using var file = Open(opener, ("driver", "file"), ("filename", image), ("node-name", "f"));
+        for (int i = 0; i < 3; i++)
+            Assert.Throws<ImageException>(() => Open(opener, ("driver", driver), ("file", "f"), (option, value)));
+        // Nor does it lose more than one user with each.
+        var user = Open(opener, ("driver", "raw"), ("file", "f"));
+        user.Dispose();
+        user.Dispose();
+        Assert.Same(file, opener.Nodes.Find("f"));
+        Assert.False(file.IsShared);
+        file.Write(0, [1]);
+    }
+
     [Theory]
     [InlineData("qcow2")]
     [InlineData("vmdk")]
