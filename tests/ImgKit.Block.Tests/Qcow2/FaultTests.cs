@@ -6,7 +6,7 @@ namespace ImgKit.Block.Tests.Qcow2;
 public sealed class FaultTests
 {
     private const int Size = 400 * 1024;
-    private const int Stride = 37;
+    private const int Stride = 61;
 
     [Theory]
     [InlineData("cluster_size=4k", 1)]
@@ -14,15 +14,19 @@ public sealed class FaultTests
     [InlineData("cluster_size=16k,extended_l2=on", 3)]
     [InlineData("cluster_size=1k,lazy_refcounts=on", 4)]
     [InlineData("cluster_size=512,refcount_bits=64", 5)]
+    [InlineData("cluster_size=4k,extended_l2=off,backing_file=mem:below,backing_fmt=raw", 6)]
+    [InlineData("cluster_size=16k,extended_l2=on,backing_file=mem:below,backing_fmt=raw", 7)]
+    [InlineData("cluster_size=2k,compat=0.10", 8)]
+    [InlineData("cluster_size=4k,data_file=mem:data", 9)]
     public void An_error_costs_nothing_but_the_request_that_met_it(string options, int seed)
     {
         byte[] start = NewImage(options, Size);
         var faultless = new FaultyDevice(start, -1, counts: Counts);
-        new Run(faultless, seed, "no fault").All();
+        new Run(faultless, seed, options, "no fault").All();
         for (int at = seed; at < faultless.Calls; at += Stride)
         {
             var kind = (FaultKind)(at % 3);
-            new Run(new FaultyDevice(start, at, kind, Counts), seed, $"{options}: call {at} of {faultless.Calls} fails ({kind})").All();
+            new Run(new FaultyDevice(start, at, kind, Counts), seed, options, $"{options}: call {at} of {faultless.Calls} fails ({kind})").All();
         }
     }
 
@@ -137,11 +141,15 @@ public sealed class FaultTests
         }
     }
 
+    /// <summary>Shorter than the disk above, and ends within a cluster.</summary>
+    private static byte[] Below { get; } = TestData.Mixed(250 * 1024 + 512, 3);
+
     private const string Counts = "read write flush discard resize";
 
     private static byte[] NewImage(string options, long size)
     {
         var memory = new MemoryProtocol();
+        memory.Devices["below"] = new RecordingDevice(Below);
         CreateJob.Run(memory.Opener(), new CreateRequest
         {
             FileName = "mem:a",
@@ -178,8 +186,9 @@ public sealed class FaultTests
         }
     }
 
-    private sealed class Run(FaultyDevice device, int seed, string what)
+    private sealed class Run(FaultyDevice device, int seed, string options, string what)
     {
+        private readonly bool _hasSnapshots = !options.Contains("0.10", StringComparison.Ordinal) && !options.Contains("data_file", StringComparison.Ordinal);
         private readonly Dictionary<string, Content> _snapshots = [];
         private readonly Random _random = new(seed);
         private readonly MemoryProtocol _memory = new();
@@ -191,6 +200,10 @@ public sealed class FaultTests
         public void All()
         {
             _memory.Devices["a"] = device;
+            _memory.Devices["below"] = new RecordingDevice(Below);
+            _memory.Devices["data"] = new RecordingDevice(new byte[Size]);
+            if (options.Contains("backing", StringComparison.Ordinal))
+                Below.CopyTo(_model.Bytes, 0);
             BlockDevice image;
             try
             {
@@ -260,7 +273,7 @@ public sealed class FaultTests
                 case 4 or 5:
                     FailsOnce(image.Flush);
                     break;
-                case 6:
+                case 6 when _hasSnapshots:
                     CreateSnapshot(image, snapshots);
                     break;
                 case 7 when snapshots.Snapshots.Count > 0:
@@ -272,7 +285,7 @@ public sealed class FaultTests
                 case 9 or 10:
                     Resize(image, (Size / 2 + fill * (Size / 256)) / 512 * 512);
                     break;
-                case 11 or 12:
+                case 11 or 12 when !options.Contains("data_file", StringComparison.Ordinal):
                     var compressor = (ICompressingDevice)image;
                     int unit = compressor.CompressionUnit;
                     int at = offset / unit * unit, n = Math.Min(unit, length - at);
@@ -282,7 +295,7 @@ public sealed class FaultTests
                     int m = compressor.Compress(plain, packed);
                     Change(at, n, () => compressor.WriteCompressed(at, packed.AsSpan(0, m), n), b => b.Fill((byte)fill));
                     break;
-                case 13:
+                case 13 when _hasSnapshots:
                     FailsOnce(() => ((IVmStateImage)image).WriteVmState(0, data));
                     break;
                 case 14:
