@@ -35,6 +35,39 @@ public sealed class ClientRaceTests
         Directory.Delete(folder, true);
     }
 
+    /// <summary>Who waits for a lost connection to come back, or for a greeting, does not keep the device from being closed.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_device_is_closed_while_it_waits_for_a_server(bool isListening)
+    {
+        string folder = Directory.CreateTempSubdirectory("nbd-race").FullName;
+        using (var server = new NbdServer([new NbdExport { Name = "", Device = new MemoryDisk(Size) }]))
+        {
+            var listener = HostSocket.ListenUnix(folder + "/s", 64);
+            var accept = new Thread(() => server.Serve(listener.Accept()!)) { IsBackground = true };
+            accept.Start();
+            var device = new ImageOpener().Open($"json:{{\"driver\":\"nbd\",\"reconnect-delay\":60,\"server\":{{\"type\":\"unix\",\"path\":\"{folder}/s\"}}}}",
+                null, new OpenSettings());
+            device.Read(0, new byte[512]);
+            accept.Join();
+            if (!isListening)
+            {
+                listener.Dispose();
+                File.Delete(folder + "/s");
+            }
+            server.Stop();
+            var read = Task.Run(() => device.Read(0, new byte[512]));
+            Thread.Sleep(100);
+            Assert.False(read.IsCompleted);
+            Assert.True(Task.Run(device.Dispose).Wait(5000));
+            Assert.True(Task.WhenAny(read).Wait(5000));
+            Assert.NotNull(read.Exception);
+            listener.Dispose();
+        }
+        Directory.Delete(folder, true);
+    }
+
     /// <summary>A block of which a part is changed is read, changed and written; a write of the whole block in between would be lost.</summary>
     [Fact]
     public void A_write_of_a_block_is_not_undone_by_one_of_a_part_of_it()

@@ -108,6 +108,7 @@ internal sealed class WriteLogDevice : FilterDevice
         Inner.Write(offset, source);
         lock (_gate)
         {
+            using var entry = new Unfinished(this);
             // Whole sectors are logged; what a write leaves alone in them is as it was.
             long start = offset / _sectorSize * _sectorSize, end = (offset + source.Length + _sectorSize - 1) / _sectorSize * _sectorSize;
             WriteEntry(start, end - start, _writeThrough ? FuaFlag : 0);
@@ -129,6 +130,7 @@ internal sealed class WriteLogDevice : FilterDevice
         Inner.WriteZeroes(offset, count, options);
         lock (_gate)
         {
+            using var entry = new Unfinished(this);
             long start = offset / _sectorSize * _sectorSize, end = (offset + count + _sectorSize - 1) / _sectorSize * _sectorSize;
             WriteEntry(start, end - start, _writeThrough ? FuaFlag : 0);
             if (start == offset && end == offset + count)
@@ -149,6 +151,7 @@ internal sealed class WriteLogDevice : FilterDevice
         Inner.Discard(offset, count);
         lock (_gate)
         {
+            using var entry = new Unfinished(this);
             WriteEntry(offset, count, DiscardFlag);
             Finish(false);
         }
@@ -159,8 +162,22 @@ internal sealed class WriteLogDevice : FilterDevice
         Inner.Flush();
         lock (_gate)
         {
+            using var entry = new Unfinished(this);
             WriteEntry(0, 0, FlushFlag);
             Finish(true);
+        }
+    }
+
+    /// <summary>An entry that an error leaves half written is not in the log: the next one takes its place.</summary>
+    private readonly ref struct Unfinished(WriteLogDevice device)
+    {
+        private readonly long _start = device._end;
+        private readonly ulong _before = device._entries;
+
+        public void Dispose()
+        {
+            if (device._entries == _before)
+                device._end = _start;
         }
     }
 

@@ -39,10 +39,12 @@ internal sealed class NbdClient : IDisposable
     private readonly Lock _gate = new();
     private readonly List<NbdConnection> _connections = [];
     private readonly bool _multi;
-    private StreamTransport? _pending;
+
+    /// <summary>Connections whose handshake goes on; its own lock. Whoever closes the client ends them.</summary>
+    private readonly List<StreamTransport> _handshakes = [];
     private bool _connecting;
     private bool _noMore;
-    private bool _closed;
+    private volatile bool _closed;
 
     public NbdClient(NbdClientSettings settings)
     {
@@ -130,7 +132,7 @@ internal sealed class NbdClient : IDisposable
         NbdConnection? another = null;
         try
         {
-            another = Connect(Agreement, isExtra: true);
+            another = Connect(Agreement);
         }
         catch (Exception)
         {
@@ -139,7 +141,6 @@ internal sealed class NbdClient : IDisposable
         lock (_gate)
         {
             _connecting = false;
-            _pending = null;
             _noMore |= another is null;
             if (another is not null && !_closed)
             {
@@ -171,7 +172,7 @@ internal sealed class NbdClient : IDisposable
             {
                 return Connect(expected);
             }
-            catch (Exception e) when (e is ImageException or IOException && Stopwatch.GetElapsedTime(start) < limit)
+            catch (Exception e) when (e is ImageException or IOException && !_closed && Stopwatch.GetElapsedTime(start) < limit)
             {
                 Thread.Sleep(pause);
                 pause = Math.Min(pause * 2, 1000);
@@ -179,43 +180,35 @@ internal sealed class NbdClient : IDisposable
         }
     }
 
-    private NbdConnection Connect(NbdAgreement? expected, bool isExtra = false)
+    private NbdConnection Connect(NbdAgreement? expected)
     {
         var transport = new StreamTransport(_settings.Address.Connect());
+        lock (_handshakes)
+        {
+            _handshakes.Add(transport);
+            if (_closed)
+                transport.Shutdown();
+        }
+        bool done = false;
         try
         {
-            if (isExtra)
-                Pend(transport);
             var agreement = new NbdHandshake(transport, _settings.Tls, _settings.TlsHost).Open(_settings.Export, _settings.AllocationContext);
             if (expected is not null && (agreement.Export.Size != expected.Export.Size || agreement.Export.Flags != expected.Export.Flags
                 || agreement.AllocationContext.HasValue != expected.AllocationContext.HasValue || agreement.Export.MinBlock != expected.Export.MinBlock))
                 throw new ImageException(ImageErrorKind.Io, "the NBD server came back with another export") { Errno = 5 };
+            done = true;
             return new NbdConnection(transport, agreement);
         }
         catch (EndOfStreamException e)
         {
-            if (isExtra)
-                Pend(null);
-            transport.Dispose();
             throw new ImageException(ImageErrorKind.Io, "Failed to read data: Unexpected end-of-file before all data were read", inner: e) { Errno = 5 };
         }
-        catch
+        finally
         {
-            if (isExtra)
-                Pend(null);
-            transport.Dispose();
-            throw;
-        }
-    }
-
-    /// <summary>Whoever closes the client ends the handshake that goes on here.</summary>
-    private void Pend(StreamTransport? transport)
-    {
-        lock (_gate)
-        {
-            _pending = transport;
-            if (_closed)
-                transport?.Shutdown();
+            lock (_handshakes)
+                _handshakes.Remove(transport);
+            if (!done)
+                transport.Dispose();
         }
     }
 
@@ -227,10 +220,13 @@ internal sealed class NbdClient : IDisposable
 
     public void Dispose()
     {
+        _closed = true;
+        // Who connects may hold the gate for as long as that takes.
+        lock (_handshakes)
+            foreach (var t in _handshakes)
+                t.Shutdown();
         lock (_gate)
         {
-            _closed = true;
-            _pending?.Shutdown();
             foreach (var c in _connections)
                 c.Dispose();
             _connections.Clear();
