@@ -45,7 +45,7 @@ public sealed class VgaTests : IDisposable
         _board.Out(0x3C8, 0, 1);
         for (int i = 0; i < 256; i++)
             foreach (int bit in new[] { 4, 2, 1 })
-                _board.Out(0x3C9, (i & bit) != 0 ? 63u : 0, 1);
+                _board.Out(0x3C9, (i & bit) == 0 ? 0 : i == 42 ? 42u : 63u, 1);
         Attributes([.. Enumerable.Range(0, 16).Select(i => (i, i)), (0x10, 0), (0x12, 15), (0x14, 0)]);
     }
 
@@ -156,7 +156,9 @@ public sealed class VgaTests : IDisposable
 
     [Theory]
     [InlineData(8, 5u, 0xFF00FFu)]
-    [InlineData(15, 0x7C1Fu, 0xFF00FFu)]
+    [InlineData(8, 42u, 0x00A800u)]
+    [InlineData(15, 0x7C1Fu, 0xF800F8u)]
+    [InlineData(15, 0x56B5u, 0xA8A8A8u)]
     [InlineData(16, 0x07E0u, 0x00FF00u)]
     [InlineData(24, 0x123456u, 0x123456u)]
     [InlineData(32, 0xFF654321u, 0x654321u)]

@@ -81,7 +81,8 @@ internal sealed unsafe partial class VgaCore
         for (int i = 0; i < 256; i++)
         {
             int c = (i & _dacMask) * 3;
-            uint Level(byte v) => (uint)(shift == 0 ? v : v << 2 | v >> 4);
+            // As the peer widens six bits to eight, so that pictures of both are equal.
+            uint Level(byte v) => (uint)(shift == 0 ? v : v << 2 | (v & 1) * 3);
             _palette[i] = Level(_dac[c]) << 16 | Level(_dac[c + 1]) << 8 | Level(_dac[c + 2]);
         }
         for (int i = 0; i < 16; i++)
@@ -106,10 +107,9 @@ internal sealed unsafe partial class VgaCore
             uint length;
             if (shape == Shape.Vbe)
             {
-                at = (uint)(_dispi[DispiYOffset] + y) * DispiStride + (uint)_dispi[DispiXOffset] * _dispi[DispiBpp] / 8 * (_dispi[DispiBpp] == 4 ? 1u : 1u);
+                uint bits = _dispi[DispiBpp] == 15 ? 16u : _dispi[DispiBpp];
+                at = (uint)(_dispi[DispiYOffset] + y) * DispiStride + _dispi[DispiXOffset] * bits / 8;
                 length = DispiStride;
-                if (_dispi[DispiBpp] == 15)
-                    at = (uint)(_dispi[DispiYOffset] + y) * DispiStride + 2u * _dispi[DispiXOffset];
             }
             else
             {
@@ -246,7 +246,7 @@ internal sealed unsafe partial class VgaCore
                 for (int x = 0; x < row.Length; x++)
                 {
                     uint p = *(ushort*)(_vram + (at + 2 * (uint)x & mask));
-                    row[x] = Wide(p >> 10 & 31, 5) << 16 | Wide(p >> 5 & 31, 5) << 8 | Wide(p & 31, 5);
+                    row[x] = (p & 0x7C00) << 9 | (p & 0x3E0) << 6 | (p & 0x1F) << 3;
                 }
                 break;
             case 16:
