@@ -34,6 +34,9 @@ public sealed class MachineTests : IDisposable
         string interrupts = guest.Ask("cat /proc/interrupts");
         Assert.Contains("IO-APIC", interrupts);
         Assert.Contains("i8042", interrupts);
+        // The monitor sees the kernel's code, which nobody writes, and the page of the I/O APIC.
+        Assert.Matches("(?m)^ffffffff[0-9a-f]{8}-ffffffff[0-9a-f]{8} [0-9a-f]{16} -r-$", guest.Hmp("info mem"));
+        Assert.Matches("(?m)^ffffffff[0-9a-f]{8}: 00000000fec00000 X", guest.Hmp("info tlb"));
         for (int i = 1; i <= 3; i++)
             guest.Ask($"echo port {i} >/dev/ttyS{i}");
         // It restarts, which ends this machine.

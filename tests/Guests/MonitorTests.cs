@@ -45,6 +45,9 @@ public sealed class MonitorTests : IDisposable
         Assert.Contains("CPU#1\n", guest.Hmp("info registers 1"));
         Assert.Equal("", guest.Hmp("info block nodisk"));
         Assert.Contains("CPU #1", guest.Hmp("info cpus"));
+        Assert.Equal("PG disabled\n", guest.Hmp("info mem"));
+        Assert.Equal("PG disabled\n", guest.Hmp("info tlb"));
+        Assert.Matches("pic0: irr=[0-9a-f]{2} imr=|the kernel has", guest.Hmp("info pic"));
         Assert.Contains("    IDE controller: PCI device 8086:7010", guest.Hmp("info pci"));
         Assert.Contains("system_reset", guest.Hmp("help"));
         Assert.Contains("unknown command", guest.Hmp("dance"));

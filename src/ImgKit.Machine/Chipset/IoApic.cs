@@ -63,6 +63,15 @@ public sealed class IoApic : Device, IInterruptSink, IMmioHandler
         return (true, bus.Waits(address, (byte)data));
     }
 
+    /// <summary>The version register's low byte.</summary>
+    public const byte Version = 0x11;
+
+    /// <summary>Redirection entries by input.</summary>
+    public ReadOnlySpan<ulong> Entries => _entries;
+
+    /// <summary>Identifier, selected register, and the inputs whose requests are still to be passed on.</summary>
+    public (byte Id, byte Selected, uint Pending) Registers => (_id, _select, _pending);
+
     private (ulong Address, uint Data) Message(int pin)
     {
         ulong e = _entries[pin];
@@ -119,7 +128,7 @@ public sealed class IoApic : Device, IInterruptSink, IMmioHandler
     private uint ReadRegister() => _select switch
     {
         0 or 2 => (uint)_id << 24,
-        1 => (Pins - 1) << 16 | 0x11,
+        1 => (Pins - 1) << 16 | Version,
         >= 0x10 and < 0x10 + 2 * Pins => (uint)(_entries[(_select - 0x10) >> 1] >> (32 * (_select & 1))),
         _ => 0,
     };

@@ -35,6 +35,9 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
     /// <summary>Whether a line 0..7 is let through, and whether its request waits to be taken.</summary>
     public (bool IsOpen, bool IsWaiting) Look(int line) => _master.Look(line);
 
+    /// <summary>The state of the slave (1) or the master (0), as monitors show it.</summary>
+    public string Describe(int chip) => (chip == 0 ? _master : _slave).Text();
+
     /// <inheritdoc/>
     public void SetLine(int line, bool asserted)
     {
@@ -145,6 +148,9 @@ public sealed class Pic : Device, IInterruptSink, IPortHandler
             get => _elcr;
             set => _elcr = value;
         }
+
+        internal string Text() => $"irr={_irr:x2} imr={_imr:x2} isr={_isr:x2} hprio={(_lowest + 1) & 7} irq_base={_base:x2} rr_sel={(_readIsr ? 1 : 0)} "
+            + $"elcr={_elcr:x2} fnm={(_fullyNested ? 1 : 0)}";
 
         internal (bool IsOpen, bool IsWaiting) Look(int line) => ((_imr >> line & 1) == 0 && _initStep == 0, (_irr >> line & 1) != 0);
 

@@ -96,12 +96,15 @@ public sealed class HumanCommands(Pc pc)
         new("cpus", [], "", "show infos for each CPU", (h, _) => string.Concat(h.Pc.Processors.Select(p =>
             $"{(p.Index == h.Processor ? '*' : ' ')} CPU #{p.Index}: thread_id={h.Pc.ThreadOf(p.Index)}\n"))),
         new("kvm", [], "", "show KVM information", (h, _) => $"kvm support: {(h.Pc.Engine.Name == "kvm" ? "enabled" : "disabled")}\n{Registers.Exits(h.Pc.Processors)}"),
+        new("mem", [], "", "show the active virtual memory mappings", (h, _) => PageTables.Ranges(h.Pc, h.Processor)),
         new("name", [], "", "show the current VM name", (h, _) => h.Pc.Options.Name.Length > 0 ? h.Pc.Options.Name + "\n" : ""),
         new("pci", [], "", "show PCI info", (h, _) => PciInfo.Text(h.Pc)),
+        new("pic", [], "", "show PIC state", (h, _) => InterruptInfo.Text(h.Pc)),
         new("registers", [new("a:all", Switch), new("vcpu", Number, true)], "[-a|vcpu]", "show the cpu registers (-a: show register info for all cpus; vcpu: specific vCPU to query; "
             + "show the current CPU's registers if no argument is specified)", ShowRegisters),
         new("status", [], "", "show the current VM status (running|paused)", (h, _) => $"VM status: {(h.Pc.IsRunning ? "running"
             : h.Pc.State == RunState.Paused ? "paused" : $"paused ({h.Pc.State.Name()})")}\n"),
+        new("tlb", [], "", "show virtual to physical memory mappings", (h, _) => PageTables.Pages(h.Pc, h.Processor)),
         new("uuid", [], "", "show the current VM UUID", (h, _) => h.Pc.Options.Uuid + "\n"),
         new("version", [], "", "show the version of kvm", (_, _) => $"{ProductVersion.Peer} (ImgKit {ProductVersion.Own})\n"),
     ];
