@@ -164,10 +164,10 @@ public static unsafe class Segments
         static void Drop(SegmentState* state, int cpl)
         {
             const uint conformingCode = SegmentAttributes.CodeOrData | SegmentAttributes.Code | SegmentAttributes.ExpandDownOrConforming;
-            // A null selector stays as it is: in 64-bit mode the bases of FS and GS are the program's own.
+            // Of a null selector the RPL goes, no more: in 64-bit mode the bases of FS and GS are the program's own.
             if ((state->Attributes & SegmentAttributes.Unusable) != 0)
-                return;
-            if (SegmentAttributes.Dpl(state->Attributes) < cpl && (state->Attributes & conformingCode) != conformingCode)
+                state->Selector = 0;
+            else if (SegmentAttributes.Dpl(state->Attributes) < cpl && (state->Attributes & conformingCode) != conformingCode)
                 state->Set(Null(0) with { Base = state->Base });
         }
     }

@@ -145,6 +145,7 @@ public sealed unsafe class FarTransfersTests
         using var scene = new Scene();
         Segments.Load(scene.C, scene.P, Segments.Es, Scene.Data3);
         Segments.Load(scene.C, scene.P, Segments.Fs, Scene.Conforming);
+        Segments.Load(scene.C, scene.P, Segments.Ds, 3);
         scene.C->Gs.Base = 0x400000;
         scene.OnStack(4, 0x5000, Scene.Code3, 0x7777, Scene.Data3);
         FarTransfers.Return(scene.C, scene.P, 4, 0);
