@@ -92,6 +92,20 @@ internal sealed unsafe partial class BlockTranslator
             _e.StoreGsImmediate(Layout.BranchSite, (int)NewSite((uint)moved), false);
     }
 
+    /// <summary>Refuses a non-canonical target in Scratch1 before a call writes its return address; flags stay. Bits 63..47 are alike when their
+    /// number plus 1 has, below its carry, no bit but the lowest.</summary>
+    private void EmitCanonicalCheck()
+    {
+        _e.LoadGs(Host.Rcx, Layout.Scratch1);
+        _e.Rorx(Host.Rcx, Host.Rcx, 47, true);
+        _e.Lea(Host.Rcx, Host.Rcx, -1, 0, 1, false);
+        _e.Rorx(Host.Rcx, Host.Rcx, 1, false);
+        _e.MovzxWord(Host.Rcx, Host.Rcx);
+        byte* right = _e.JrcxzForward();
+        _cold.Add(new Cold { Kind = ColdKind.Interpret, Fix = _e.JmpForward(), Site = NewSite(0, interpreted: true), OpEnd = _e.P });
+        _e.FixShortHere(right);
+    }
+
     /// <summary>Code of a near target, if it is known for good.</summary>
     private byte* FindKnown(ulong target)
     {
@@ -389,7 +403,11 @@ internal sealed unsafe partial class BlockTranslator
                 EmitJumpIndirect();
                 return true;
             case FlowControl.IndirectCall when instruction.IsCallNearIndirect:
-                NoteBranch(EmitLoadTarget(ref instruction), instruction.StackPointerIncrement);
+                int targetSize = EmitLoadTarget(ref instruction);
+                if (_mode.Is64)
+                    EmitCanonicalCheck();
+                else
+                    NoteBranch(targetSize, instruction.StackPointerIncrement);
                 EmitPushImmediate(instruction.NextIP & _mode.RipMask, -instruction.StackPointerIncrement, true);
                 _e.LoadGs(Host.Rbp, Layout.Scratch1);
                 EmitJumpIndirect();

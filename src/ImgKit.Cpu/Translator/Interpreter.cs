@@ -273,6 +273,14 @@ internal sealed unsafe partial class Interpreter(TranslatorVcpu cpu, CpuContext*
         }
         if (_i.Mnemonic is not (Mnemonic.Jmp or Mnemonic.Call))
             throw new GuestFault(6);
+        if (_i.IsCallNearIndirect)
+        {
+            // Comes here when its target is not canonical; what is wrong with the stack counts first.
+            ulong top = _c->Gpr[4] - 8;
+            memory.CheckAlignment(top, 8);
+            memory.ProbeLinear(top, 8, true);
+            throw new GuestFault(13, 0);
+        }
         ushort selector;
         ulong offset;
         int size;

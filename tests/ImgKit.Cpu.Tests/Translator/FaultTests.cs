@@ -63,13 +63,14 @@ public sealed class FaultTests
         void Fault(Action<Assembler> write)
         {
             comparison.Gpr[0] = 0x800000000000;
+            comparison.Gpr[13] = 0x0001000000000000;
             comparison.Gpr[14] = 0xFFFF7FFFFFFFFFFF;
-            // Calls may have written below the stack pointer: outside the memory that is compared.
-            comparison.Gpr[4] = HostComparison.Region + 0x50000;
+            // In memory that is compared: a call that faults has written no return address.
+            comparison.Gpr[4] = HostComparison.Data + 0x8000;
             InstructionTests.RandomState(comparison, new Random(3));
             unsafe
             {
-                *(ulong*)(HostComparison.Region + 0x50000) = 0x8000000000000000;
+                *(ulong*)(HostComparison.Data + 0x8000) = 0x8000000000000000;
             }
             string? difference = comparison.Compare(ProgramTests.Assemble(64, HostComparison.Code, write), 0);
             Assert.True(difference == null, difference);
@@ -81,6 +82,7 @@ public sealed class FaultTests
         Fault(a => a.call(rax));
         Fault(a => a.call(r14));
         Fault(a => a.call(__qword_ptr[rsp]));
+        Fault(a => a.call(r13));
         Fault(a => a.ret());
         Fault(a => a.ret(0x100));
         Fault(a =>
