@@ -62,6 +62,7 @@ internal sealed partial class Qcow2Image
     /// </summary>
     private void CommitMetadata()
     {
+        RestorePointer();
         if (!_lazyRefcounts)
             _refcounts.Write();
         if (_l2.DirtyCount > 0)
@@ -183,6 +184,7 @@ internal sealed partial class Qcow2Image
     {
         bool tables = Told("L2 table", () =>
         {
+            RestorePointer();
             if (_l2.DirtyCount > 0 || _dirtyL1.Count > 0)
                 CommitMetadata();
             _file.Flush();

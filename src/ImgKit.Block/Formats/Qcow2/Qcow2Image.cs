@@ -150,28 +150,40 @@ internal sealed partial class Qcow2Image : BlockDevice
     }
 
     /// <summary>Changes fields of the header that name something, in one write. After an error nobody knows what the file holds: the old fields are
-    /// written again, and where that fails, too, the image is not used any more: what is in memory may not be what the file leads to.</summary>
+    /// written again, now or, where that fails, too, before anything else is promised.</summary>
     private void WritePointer(long at, ReadOnlySpan<byte> fields)
     {
-        Span<byte> old = stackalloc byte[fields.Length];
-        _file.Read(at, old);
+        RestorePointer();
+        byte[] old = Header.ToBytes().AsSpan((int)at, fields.Length).ToArray();
         try
         {
             _file.Write(at, fields);
         }
         catch
         {
+            _toRestore = (at, old);
             try
             {
-                _file.Write(at, old);
+                RestorePointer();
             }
             catch (Exception e) when (e is ImageException or IOException)
             {
-                _corrupt = true;
+                // The next commit tries again.
             }
             throw;
         }
     }
+
+    private void RestorePointer()
+    {
+        if (_toRestore is not var (at, old))
+            return;
+        _file.Write(at, old);
+        _toRestore = null;
+    }
+
+    /// <summary>Fields of the header that could be neither changed nor put back.</summary>
+    private (long At, byte[] Old)? _toRestore;
 
     /// <summary>The refcount table's place and size, in one write.</summary>
     internal void WriteRefcountTablePointer(long offset, uint clusters)
