@@ -15,6 +15,10 @@ public sealed partial class FileDevice : BlockDevice
     private readonly string _driver;
     private readonly SpaceReservation? _space;
 
+    /// <summary>Why data could not be brought to stable storage. The kernel may have dropped it from its cache, and tells so once: no later flush
+    /// can promise anything.</summary>
+    private volatile HostException? _lost;
+
     /// <summary>Held by whatever may change the length of the file: requests that end behind it, and direct ones that are not aligned.</summary>
     private readonly Lock _lengthChange = new();
     private long _length;
@@ -146,7 +150,22 @@ public sealed partial class FileDevice : BlockDevice
     private void SyncThrough()
     {
         if (_settings.WriteThrough)
+            Sync();
+    }
+
+    private void Sync()
+    {
+        if (_lost is { } lost)
+            throw new HostException(lost.Errno);
+        try
+        {
             _file.Sync();
+        }
+        catch (HostException e) when (!_file.IsDirect)
+        {
+            _lost = e;
+            throw;
+        }
     }
 
     /// <inheritdoc/>
@@ -345,7 +364,7 @@ public sealed partial class FileDevice : BlockDevice
             return;
         try
         {
-            _file.Sync();
+            Sync();
         }
         catch (HostException e)
         {
