@@ -9,6 +9,21 @@ public sealed class VmdkCrashTests
     private const int Size = 1 << 20;
     private const int Block = 4096;
 
+    /// <summary>Makes <c>mem:t</c>, and perhaps a parent that is full.</summary>
+    /// <returns>what it reads as.</returns>
+    internal static byte[] CreateChain(ImageOpener opener, string options, bool withParent)
+    {
+        byte[] parent = withParent ? TestData.Mixed(Size, 30) : new byte[Size];
+        if (withParent)
+        {
+            VmdkPeerTests.Create("mem:parent", Size, "", opener);
+            using var p = opener.Open("mem:parent", "vmdk", new OpenSettings());
+            p.Write(0, parent);
+        }
+        VmdkPeerTests.Create("mem:t", Size, options + (withParent ? ",backing_file=mem:parent" : ""), opener);
+        return parent;
+    }
+
     [Theory]
     [InlineData("subformat=monolithicSparse", false, 1)]
     [InlineData("subformat=monolithicSparse,zeroed_grain=on", true, 2)]
@@ -19,14 +34,7 @@ public sealed class VmdkCrashTests
         var memory = new MemoryProtocol();
         var opener = memory.Opener();
         bool stream = options.Contains("stream", StringComparison.Ordinal);
-        byte[] parent = withParent ? TestData.Mixed(Size, 30) : new byte[Size];
-        if (withParent)
-        {
-            VmdkPeerTests.Create("mem:parent", Size, "", opener);
-            using var p = opener.Open("mem:parent", "vmdk", new OpenSettings());
-            p.Write(0, parent);
-        }
-        VmdkPeerTests.Create("mem:t", Size, options + (withParent ? ",backing_file=mem:parent" : ""), opener);
+        byte[] parent = CreateChain(opener, options, withParent);
         byte[] start = ((RecordingDevice)memory.Devices["mem:t"[4..]]).Snapshot();
         var device = new RecordingDevice(start);
         memory.Devices["t"] = device;

@@ -3,7 +3,6 @@ namespace ImgKit.Block.Tests.Vmdk;
 /// <summary>One call to the file fails, whichever it is, and all later ones succeed: only the request that met it may be half done.</summary>
 public sealed class VmdkFaultTests
 {
-    private const int Size = 1 << 20;
     private const int Stride = 5;
 
     [Theory]
@@ -14,14 +13,7 @@ public sealed class VmdkFaultTests
     {
         var memory = new MemoryProtocol();
         var opener = memory.Opener();
-        byte[] parent = withParent ? TestData.Mixed(Size, 30) : new byte[Size];
-        if (withParent)
-        {
-            VmdkPeerTests.Create("mem:parent", Size, "", opener);
-            using var p = opener.Open("mem:parent", "vmdk", new OpenSettings());
-            p.Write(0, parent);
-        }
-        VmdkPeerTests.Create("mem:t", Size, options + (withParent ? ",backing_file=mem:parent" : ""), opener);
+        byte[] parent = VmdkCrashTests.CreateChain(opener, options, withParent);
         byte[] start = ((RecordingDevice)memory.Devices["t"]).Snapshot();
         int calls = 1;
         for (int at = -1; at < calls; at = at < 0 ? seed : at + Stride)
