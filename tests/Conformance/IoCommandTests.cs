@@ -40,7 +40,8 @@ public sealed partial class IoCommandTests
         {
             string image = MakeImage(w.Folder, format);
             string io = $"{Programs.Ours("kvm-io")} -f {format} -c 'write -P 0x55 0 1M' -c 'write -P 1 516k 4k' -c 'read -P 0 480k 36k' -c 'read -P 0 520k 56k' {image}";
-            var (_, output) = Programs.TryRun("/bin/bash", "-c", $"trap '' XFSZ; ulimit -f {limit}; {io}");
+            // Where the program is not published, the runtime keeps its code in a file, which would not fit either.
+            var (_, output) = Programs.TryRun("/bin/bash", "-c", $"trap '' XFSZ; ulimit -f {limit}; DOTNET_EnableWriteXorExecute=0 {io}");
             Assert.Contains("write failed: File too large", output, StringComparison.Ordinal);
             Assert.Contains("wrote 4096/4096", output, StringComparison.Ordinal);
             Assert.DoesNotContain("verification failed", output, StringComparison.Ordinal);
