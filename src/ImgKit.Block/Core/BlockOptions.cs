@@ -51,15 +51,18 @@ public sealed class BlockOptions
     /// <summary>Whether there is an option of a child: <c>backing.</c>...</summary>
     public bool ContainsChild(string child) => _entries.Exists(e => e.Key.StartsWith(child + ".", StringComparison.Ordinal));
 
+    /// <summary>An option as text, or null; it stays.</summary>
+    public string? GetString(string name) =>
+        Get(name) is { } v ? v is bool b ? (b ? "on" : "off") : Convert.ToString(v, CultureInfo.InvariantCulture) : null;
+
     /// <summary>Removes an option and returns it as text, or null.</summary>
     public string? TakeString(string name)
     {
+        string? text = GetString(name);
         int at = _entries.FindIndex(e => e.Key == name);
-        if (at < 0)
-            return null;
-        object v = _entries[at].Value;
-        _entries.RemoveAt(at);
-        return v is bool b ? (b ? "on" : "off") : Convert.ToString(v, CultureInfo.InvariantCulture);
+        if (at >= 0)
+            _entries.RemoveAt(at);
+        return text;
     }
 
     private string? TakeTyped<T>(string name, string expected) => IsTyped && Get(name) is not (null or T)

@@ -24,7 +24,6 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
     private volatile bool _parentChecked;
     private volatile bool _dirty;
     private volatile bool _descriptorGrew;
-    private bool _disposed;
 
     internal VmdkImage(OpenContext context, VmdkParts parts, BlockDevice? backing)
     {
@@ -383,9 +382,6 @@ internal sealed partial class VmdkImage : BlockDevice, ICompressingDevice, IBack
 
     protected override void Dispose(bool disposing)
     {
-        if (_disposed)
-            return;
-        _disposed = true;
         try
         {
             if (_dirty)

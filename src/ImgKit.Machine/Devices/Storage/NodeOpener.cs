@@ -27,19 +27,18 @@ public sealed class NodeOpener(DriveOpener opener, ImageOpener images)
     /// <param name="options">as the user gave them, flat.</param>
     public Drive Add(BlockOptions options)
     {
-        string? Value(string key) => options.Get(key) is { } v ? v is bool b ? b ? "on" : "off" : v.ToString() : null;
-        string driver = Value("driver") ?? throw new MachineException("Parameter 'driver' is missing");
+        string driver = options.GetString("driver") ?? throw new MachineException("Parameter 'driver' is missing");
         if (images.Drivers.Find(driver) is not { } found)
             throw new MachineException($"Parameter 'driver' does not accept value '{driver}'");
         if (found.Kind == DriverKind.Format && !options.Contains("file") && !options.ContainsChild("file"))
             throw new MachineException("Parameter 'file' is missing");
-        Check(Value("detect-zeroes"), "detect-zeroes", "off", "on", "unmap");
-        Check(Value("discard"), "discard", "ignore", "unmap");
-        string node = Value("node-name") ?? throw new MachineException("'node-name' must be specified for the root node");
-        bool unmaps = Value("discard") == "unmap";
-        if (Value("detect-zeroes") == "unmap" && !unmaps)
+        Check(options.GetString("detect-zeroes"), "detect-zeroes", "off", "on", "unmap");
+        Check(options.GetString("discard"), "discard", "ignore", "unmap");
+        string node = options.GetString("node-name") ?? throw new MachineException("'node-name' must be specified for the root node");
+        bool unmaps = options.GetString("discard") == "unmap";
+        if (options.GetString("detect-zeroes") == "unmap" && !unmaps)
             throw new MachineException("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
-        bool Is(string key) => Value(key) is "on" or "yes" or "true";
+        bool Is(string key) => options.GetString(key) is "on" or "yes" or "true";
         var settings = new OpenSettings
         {
             ReadOnly = Is("read-only"),
@@ -48,7 +47,7 @@ public sealed class NodeOpener(DriveOpener opener, ImageOpener images)
             Direct = Is("cache.direct"),
             NoFlush = Is("cache.no-flush"),
         };
-        return _nodes[node] = Of(node, Open(options, settings, Is("auto-read-only")), settings, Value("detect-zeroes") ?? "off");
+        return _nodes[node] = Of(node, Open(options, settings, Is("auto-read-only")), settings, options.GetString("detect-zeroes") ?? "off");
     }
 
     private static void Check(string? value, string name, params ReadOnlySpan<string> allowed)
